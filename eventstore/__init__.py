@@ -1,0 +1,61 @@
+"""An event store on PostgreSQL for SQLAlchemy applications."""
+
+from __future__ import annotations
+
+from eventstore.appending import AppendedStream, AppendResult, StreamAppend, StreamAt
+from eventstore.errors import (
+    ConcurrencyConflict,
+    ConnectionUnusable,
+    DuplicateEvent,
+    EventStoreError,
+    FeedUnavailable,
+    IdempotencyMismatch,
+    SchemaOutOfDate,
+    SerializationError,
+    StreamDeleted,
+    StreamNotFound,
+    SubscriptionError,
+    TransactionConflict,
+    UnknownEventType,
+    UpcastingError,
+)
+from eventstore.events import EventEnvelope, EventMetadata
+from eventstore.protocols import AsyncEventStore, EventStore
+from eventstore.reading import EventFilter, ReadOptions
+from eventstore.registry import EventRegistry
+from eventstore.snapshots import Snapshot
+from eventstore.streams import ANY, NO_STREAM, STREAM_EXISTS, ExpectedVersion, StreamInfo
+
+__all__ = [
+    "ANY",
+    "NO_STREAM",
+    "STREAM_EXISTS",
+    "AppendResult",
+    "AppendedStream",
+    "AsyncEventStore",
+    "ConcurrencyConflict",
+    "ConnectionUnusable",
+    "DuplicateEvent",
+    "EventEnvelope",
+    "EventFilter",
+    "EventMetadata",
+    "EventRegistry",
+    "EventStore",
+    "EventStoreError",
+    "ExpectedVersion",
+    "FeedUnavailable",
+    "IdempotencyMismatch",
+    "ReadOptions",
+    "SchemaOutOfDate",
+    "SerializationError",
+    "Snapshot",
+    "StreamAppend",
+    "StreamAt",
+    "StreamDeleted",
+    "StreamInfo",
+    "StreamNotFound",
+    "SubscriptionError",
+    "TransactionConflict",
+    "UnknownEventType",
+    "UpcastingError",
+]

@@ -1,0 +1,54 @@
+"""An atomic append to several streams: what goes in, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventstore.events import AnyEnvelope
+    from eventstore.streams import ExpectedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAppend:
+    """Events for one stream, and the version at which the writer expects it."""
+
+    stream_id: str
+    expected_version: ExpectedVersion
+    events: Sequence[AnyEnvelope]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAt:
+    """A stream that a decision has only read, and the version at which it must still be."""
+
+    stream_id: str
+    expected_version: ExpectedVersion
+
+
+@dataclass(frozen=True, slots=True)
+class AppendedStream:
+    """Where the events of one stream went."""
+
+    stream_id: str
+    version: int  #: the version of the last event of this append
+    positions: tuple[int, ...]  #: the place of each event in the whole store, in their order
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """The outcome of an append, the streams in the order in which they were given."""
+
+    streams: tuple[AppendedStream, ...]
+    #: The same events were appended before: nothing was written now, these are the first places.
+    already_appended: bool = False
+
+    def __getitem__(self, stream_id: str) -> AppendedStream:
+        """Return the outcome for one stream; KeyError if it was not part of the append."""
+        for stream in self.streams:
+            if stream.stream_id == stream_id:
+                return stream
+        raise KeyError(stream_id)

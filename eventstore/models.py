@@ -1,0 +1,116 @@
+"""The three tables, declared once: the migrations are checked against them.
+
+Nothing names a schema here. A caller who names one gets it by ``schema_translate_map``; otherwise
+the tables are found on the session's search path.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+#: Constraint names, by which a violation is recognised.
+EVENT_ID_KEY: Final = "uq_events_event_id"
+STREAM_VERSION_KEY: Final = "uq_events_stream_id_event_version"
+#: The sequence that numbers the events; ``BIGSERIAL`` names it so.
+POSITION_SEQUENCE: Final = "events_sequence_number_seq"
+#: The revision of the schema that these models describe: the newest one in ``alembic/versions``.
+HEAD_REVISION: Final = "es0001"
+
+
+class Base(DeclarativeBase):
+    """Base of the event store's models; its metadata holds nothing else."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        int: BigInteger,
+        UUID: Uuid(),
+    }
+
+
+class StreamRecord(Base):
+    """A stream's row: its version is the version of its newest event, and appends queue on it."""
+
+    __tablename__ = "streams"
+
+    stream_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    version: Mapped[int] = mapped_column(server_default=text("0"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+
+class EventRecord(Base):
+    """A recorded event. Rows are never changed or removed: a trigger refuses it."""
+
+    __tablename__ = "events"
+
+    sequence_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    event_id: Mapped[UUID]
+    stream_id: Mapped[str] = mapped_column(String(255))
+    aggregate_id: Mapped[str] = mapped_column(String(255))
+    aggregate_type: Mapped[str] = mapped_column(String(100))
+    event_type: Mapped[str] = mapped_column(String(100))
+    event_data: Mapped[dict[str, Any]]
+    event_version: Mapped[int]
+    occurred_at: Mapped[datetime]
+    event_metadata: Mapped[dict[str, Any]] = mapped_column("metadata")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        # The final arbiter of what was recorded once, and of a stream's versions; each also
+        # serves the reads by its columns, so no further index repeats it.
+        UniqueConstraint("event_id", name=EVENT_ID_KEY),
+        UniqueConstraint("stream_id", "event_version", name=STREAM_VERSION_KEY),
+        # "All events about this aggregate", where its id is not the stream's.
+        # Costs an append one B-tree entry.
+        Index("ix_events_aggregate_id", "aggregate_id"),
+        # "Everything that happened in this week". Events come roughly in that order, so block
+        # ranges are enough (PostgreSQL manual, BRIN indexes); an append costs next to nothing.
+        Index("ix_events_occurred_at", "occurred_at", postgresql_using="brin"),
+        # "Was this request seen on this stream?", at each append that carries a key; those
+        # without one cost nothing.
+        Index(
+            "ix_events_idempotency_key",
+            "stream_id",
+            text("(metadata ->> 'idempotency_key')"),
+            postgresql_where=text("metadata ->> 'idempotency_key' IS NOT NULL"),
+        ),
+    )
+
+
+class SnapshotRecord(Base):
+    """The newest snapshot of an aggregate."""
+
+    __tablename__ = "snapshots"
+
+    aggregate_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    aggregate_type: Mapped[str] = mapped_column(String(100), primary_key=True)
+    version: Mapped[int]
+    data: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]

@@ -1,0 +1,113 @@
+"""What application code depends on: a store's operations, whatever keeps the events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar, overload, runtime_checkable
+
+from eventstore.reading import PAGE_SIZE, EventFilter, ReadOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from eventstore.appending import AppendResult, StreamAppend, StreamAt
+    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.snapshots import AnySnapshot, Snapshot
+    from eventstore.streams import ExpectedVersion, StreamInfo
+
+T = TypeVar("T")
+
+
+@runtime_checkable
+class EventStore(Protocol):
+    """A store of events. The methods are described at :class:`~eventstore.SqlAlchemyEventStore`."""
+
+    def append_to_stream(
+        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+    ) -> int: ...
+
+    def append(self, *appends: StreamAppend, require: Sequence[StreamAt] = ()) -> AppendResult: ...
+
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: type[T]
+    ) -> Iterator[EventEnvelope[T]]: ...
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
+    ) -> Iterator[AnyEnvelope]: ...
+
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[AnyEnvelope]: ...
+
+    def get_stream_info(self, stream_id: str) -> StreamInfo | None: ...
+
+    def delete_stream(self, stream_id: str, expected_version: ExpectedVersion = None) -> None: ...
+
+    def restore_stream(self, stream_id: str) -> None: ...
+
+    def save_snapshot(self, snapshot: AnySnapshot) -> None: ...
+
+    @overload
+    def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: type[T]
+    ) -> Snapshot[T] | None: ...
+    @overload
+    def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: None = None
+    ) -> AnySnapshot | None: ...
+
+
+@runtime_checkable
+class AsyncEventStore(Protocol):
+    """The twin of :class:`EventStore` for asyncio: the same names, awaited or iterated."""
+
+    async def append_to_stream(
+        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+    ) -> int: ...
+
+    async def append(
+        self, *appends: StreamAppend, require: Sequence[StreamAt] = ()
+    ) -> AppendResult: ...
+
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: type[T]
+    ) -> AsyncIterator[EventEnvelope[T]]: ...
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
+    ) -> AsyncIterator[AnyEnvelope]: ...
+
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[AnyEnvelope]: ...
+
+    async def get_stream_info(self, stream_id: str) -> StreamInfo | None: ...
+
+    async def delete_stream(
+        self, stream_id: str, expected_version: ExpectedVersion = None
+    ) -> None: ...
+
+    async def restore_stream(self, stream_id: str) -> None: ...
+
+    async def save_snapshot(self, snapshot: AnySnapshot) -> None: ...
+
+    @overload
+    async def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: type[T]
+    ) -> Snapshot[T] | None: ...
+    @overload
+    async def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: None = None
+    ) -> AnySnapshot | None: ...
