@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eventstore.aio import AsyncSqlAlchemyEventStore, async_event_store
 from eventstore.appending import AppendedStream, AppendResult, StreamAppend, StreamAt
 from eventstore.errors import (
     ConcurrencyConflict,
@@ -24,6 +25,7 @@ from eventstore.protocols import AsyncEventStore, EventStore
 from eventstore.reading import EventFilter, ReadOptions
 from eventstore.registry import EventRegistry
 from eventstore.snapshots import Snapshot
+from eventstore.store import SqlAlchemyEventStore, event_store
 from eventstore.streams import ANY, NO_STREAM, STREAM_EXISTS, ExpectedVersion, StreamInfo
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "AppendResult",
     "AppendedStream",
     "AsyncEventStore",
+    "AsyncSqlAlchemyEventStore",
     "ConcurrencyConflict",
     "ConnectionUnusable",
     "DuplicateEvent",
@@ -49,6 +52,7 @@ __all__ = [
     "SchemaOutOfDate",
     "SerializationError",
     "Snapshot",
+    "SqlAlchemyEventStore",
     "StreamAppend",
     "StreamAt",
     "StreamDeleted",
@@ -58,4 +62,6 @@ __all__ = [
     "TransactionConflict",
     "UnknownEventType",
     "UpcastingError",
+    "async_event_store",
+    "event_store",
 ]

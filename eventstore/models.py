@@ -7,7 +7,7 @@ the tables are found on the session's search path.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -16,6 +16,7 @@ from sqlalchemy import (
     Index,
     MetaData,
     String,
+    Table,
     UniqueConstraint,
     Uuid,
     func,
@@ -114,3 +115,9 @@ class SnapshotRecord(Base):
     version: Mapped[int]
     data: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+
+#: The tables, for statements; an ORM class does not tell a type checker that it has one.
+streams_table: Final = cast("Table", StreamRecord.__table__)
+events_table: Final = cast("Table", EventRecord.__table__)
+snapshots_table: Final = cast("Table", SnapshotRecord.__table__)

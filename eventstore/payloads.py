@@ -15,10 +15,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from decimal import Decimal
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from eventstore.errors import SerializationError
@@ -27,8 +28,8 @@ from eventstore.events import EventMetadata
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: How a NUL character looks in JSON; PostgreSQL's jsonb has none.
-_ENCODED_NUL: Final = b"\\u0000"
+#: What pydantic may write and PostgreSQL's jsonb refuses: a NUL character, and what is no number.
+_SUSPICIOUS: Final = (b"\\u0000", b"NaN", b"Infinity")
 # Deeper than any JSON that pydantic-core reads (200), so that a walk over a cycle ends.
 _MAX_DEPTH: Final = 300
 _MAX_PATH_LENGTH: Final = 200
@@ -39,11 +40,16 @@ class PayloadType:
     """One Python type, as pydantic reads and writes it in JSON."""
 
     def __init__(self, python_type: Any, *, verify: bool = True) -> None:
-        """Take any type that :class:`pydantic.TypeAdapter` takes.
+        """Take any type that :class:`pydantic.TypeAdapter` takes; TypeError for another.
 
         ``verify=False`` leaves out the reading back: payloads are then stored unproved.
         """
-        self._adapter: TypeAdapter[Any] = TypeAdapter(python_type)
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(python_type)
+        except PydanticUserError as error:
+            raise TypeError(
+                f"pydantic can't write {python_type!r} as JSON: {error.code}"
+            ) from error
         self._verify = verify
 
     def encode(self, event_type: str, payload: object) -> bytes:
@@ -53,9 +59,9 @@ class PayloadType:
         except _ENCODING_ERRORS:
             path = _path_of_unstorable(payload)
             raise SerializationError(event_type, path, "is not serialisable as JSON") from None
-        refuse_nul(event_type, encoded, "$")
         if self._verify:
             self._refuse_loss(event_type, payload, encoded)
+        refuse_unstorable(event_type, encoded, "$")
         return encoded
 
     def _refuse_loss(self, event_type: str, payload: object, encoded: bytes) -> None:
@@ -99,13 +105,14 @@ def encode_metadata(event_type: str, metadata: EventMetadata) -> bytes:
         known = {key: value for key, value in metadata.__dict__.items() if value is not None}
         try:
             encoded = to_json(known | extra)
+            copy = from_json(encoded)
         except _ENCODING_ERRORS:
             path = _path_of_unstorable(extra, "metadata")
             raise SerializationError(event_type, path, "is not serialisable as JSON") from None
-        difference = first_difference(known | extra, from_json(encoded), "metadata")
+        difference = first_difference(known | extra, copy, "metadata")
         if difference is not None:
             raise SerializationError(event_type, difference, "is read back as another value")
-    refuse_nul(event_type, encoded, "metadata")
+    refuse_unstorable(event_type, encoded, "metadata")
     return encoded
 
 
@@ -117,18 +124,51 @@ def decode_metadata(event_type: str, encoded: str | bytes) -> EventMetadata:
         raise _unreadable(event_type, "metadata", error) from None
 
 
-def refuse_nul(event_type: str, encoded: bytes, root: str) -> None:
-    """Raise SerializationError if a string or key in ``encoded`` holds a NUL character.
+def refuse_unstorable(event_type: str, encoded: bytes, root: str) -> None:
+    """Raise SerializationError if ``encoded`` holds a NUL character, a NaN or an infinity.
 
-    The six characters ``backslash u 0 0 0 0`` in a text are not one, and are kept.
+    The six characters ``backslash u 0 0 0 0`` in a text are no NUL, and are kept.
     """
-    if _ENCODED_NUL not in encoded:
+    if not any(token in encoded for token in _SUSPICIOUS):
         return
     for path, leaf in _leaves(json.loads(encoded), root):
         if isinstance(leaf, str) and "\0" in leaf:
-            raise SerializationError(
-                event_type, path, "holds a NUL character, which PostgreSQL can't store"
-            )
+            reason = "holds a NUL character, which PostgreSQL can't store"
+        elif isinstance(leaf, float) and not math.isfinite(leaf):
+            reason = "is not a finite number, which JSON can't say"
+        else:
+            continue
+        raise SerializationError(event_type, path, reason)
+
+
+def canonical_json(encoded: str | bytes) -> str:
+    """Return the one text for all JSON that ``jsonb`` holds equal.
+
+    The order of keys means nothing, and a number is its value: ``1``, ``1.0`` and ``1e0`` are one;
+    ``true`` is another.
+    """
+    return json.dumps(json.loads(encoded, parse_float=_by_value), sort_keys=True)
+
+
+def _by_value(literal: str) -> int | float:
+    exact = Decimal(literal)
+    return int(exact) if exact == exact.to_integral_value() else float(literal)
+
+
+def as_jsonb(encoded: bytes) -> bytes:
+    """Return ``encoded`` as PostgreSQL gives it back: short keys first, ``2.5e16`` written out."""
+    return json.dumps(
+        json.loads(encoded, parse_float=_written_out, object_pairs_hook=_short_keys_first)
+    ).encode()
+
+
+def _written_out(literal: str) -> int | float:
+    without_exponent = format(Decimal(literal), "f")
+    return float(literal) if "." in without_exponent else int(without_exponent)
+
+
+def _short_keys_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(sorted(pairs, key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
 
 
 def first_difference(left: object, right: object, path: str = "$") -> str | None:

@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH, check_number, check_text
+from eventstore.streams import (
+    MAX_ID_LENGTH,
+    MAX_TYPE_LENGTH,
+    MAX_VERSION,
+    check_number,
+    check_text,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from eventstore.events import AnyEnvelope
 
 #: How many events a read fetches in one round trip.
 PAGE_SIZE: Final = 500
@@ -62,6 +70,70 @@ class EventFilter:
             check_text("correlation_id", correlation_id, MAX_ID_LENGTH)
         object.__setattr__(self, "stream_prefix", stream_prefix)
         object.__setattr__(self, "correlation_id", correlation_id)
+
+
+class StreamCursor:
+    """How far the read of a stream has come: told of each page, it says what the next one is."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        self.lowest = options.from_version or 1
+        self.highest = MAX_VERSION if options.to_version is None else options.to_version
+        self.backward = options.backward
+        self.include_deleted = options.include_deleted
+        self._page_size = options.page_size
+        self._left = options.max_count
+        self._ended = False
+
+    @property
+    def limit(self) -> int:
+        """How many events the next page may have; 0 when the read is over."""
+        if self._ended or self.lowest > self.highest:
+            return 0
+        return self._page_size if self._left is None else min(self._page_size, self._left)
+
+    def passed(self, page: Sequence[AnyEnvelope]) -> None:
+        """Go on behind ``page``, which was read with :attr:`limit`."""
+        self._ended = len(page) < self.limit
+        if self._left is not None:
+            self._left -= len(page)
+        if page and self.backward:
+            self.highest = page[-1].event_version - 1
+        elif page:
+            self.lowest = page[-1].event_version + 1
+
+
+class FeedCursor:
+    """How far the read of the feed has come, and the position where it ends."""
+
+    def __init__(self, *, position: int, until: int, max_count: int | None, page_size: int) -> None:
+        self.position = position
+        self.until = until
+        self._page_size = page_size
+        self._left = max_count
+
+    @property
+    def limit(self) -> int:
+        """How many events the next page may have; 0 when the read is over."""
+        if self.position >= self.until:
+            return 0
+        return self._page_size if self._left is None else min(self._page_size, self._left)
+
+    def passed(self, page: Sequence[AnyEnvelope]) -> None:
+        """Go on behind ``page``, which was read with :attr:`limit`.
+
+        A page that is not full has scanned everything up to the end, whatever the filter.
+        """
+        self.position = page[-1].sequence_number if len(page) == self.limit else self.until
+        if self._left is not None:
+            self._left -= len(page)
+
+
+def check_feed_range(from_position: int, max_count: int | None, page_size: int) -> None:
+    """Raise TypeError or ValueError for what can't be a position, a count or a page size."""
+    check_number("from_position", from_position)
+    if max_count is not None:
+        check_number("max_count", max_count)
+    check_page_size(page_size)
 
 
 def check_page_size(page_size: int) -> int:

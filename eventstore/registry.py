@@ -15,7 +15,9 @@ pydantic models, dataclasses, TypedDicts and plain dicts::
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, is_typeddict, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+
+from typing_extensions import is_typeddict
 
 from eventstore.errors import SerializationError, UnknownEventType
 from eventstore.payloads import JSON_OBJECT, PayloadType
@@ -76,13 +78,11 @@ class EventRegistry:
         if event_type in self._types:
             taken = self._types[event_type].python_type
             raise ValueError(f"event type {event_type!r} is registered for {taken!r}")
-        if payload_type is not dict:
-            if payload_type in self._names:
-                raise ValueError(
-                    f"{payload_type!r} is registered as {self._names[payload_type]!r}; "
-                    "a class has one event type"
-                )
-            self._names[payload_type] = event_type
+        if payload_type is not dict and payload_type in self._names:
+            raise ValueError(
+                f"{payload_type!r} is registered as {self._names[payload_type]!r}; "
+                "a class has one event type"
+            )
         is_dict = payload_type is dict or is_typeddict(payload_type)
         self._types[event_type] = _Registered(
             python_type=payload_type,
@@ -91,6 +91,8 @@ class EventRegistry:
                 dict[str, Any] if payload_type is dict else payload_type, verify=self._verify
             ),
         )
+        if payload_type is not dict:
+            self._names[payload_type] = event_type
         return payload_type
 
     def __contains__(self, event_type: object) -> bool:

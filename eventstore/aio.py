@@ -1,0 +1,261 @@
+"""The twin of :mod:`eventstore.store` for asyncio, over an :class:`AsyncSession`.
+
+It holds no decisions: every operation is the same function, run across SQLAlchemy's greenlet
+bridge. A test keeps signatures and descriptions of the twins equal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
+
+from eventstore import operations
+from eventstore.reading import (
+    PAGE_SIZE,
+    EventFilter,
+    FeedCursor,
+    ReadOptions,
+    StreamCursor,
+    check_feed_range,
+)
+from eventstore.registry import JsonPayloads
+from eventstore.streams import check_stream_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.orm import Session
+
+    from eventstore.appending import AppendResult, StreamAppend, StreamAt
+    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.registry import EventRegistry
+    from eventstore.snapshots import AnySnapshot, Snapshot
+    from eventstore.streams import ExpectedVersion, StreamInfo
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class AsyncSqlAlchemyEventStore:
+    """Events in PostgreSQL, read and written on ``session``, in its transaction.
+
+    The store joins the transaction that the session is in, or begins one as any statement of the
+    session would. It never commits, rolls back or closes: events and the caller's own rows become
+    visible together. After every typed error but the retryable ones the transaction can go on.
+
+    ``registry`` gives payloads their types; without one, payloads are JSON-compatible dicts.
+    ``schema`` names the schema of the tables; without one they are found on the search path, or
+    by the ``schema_translate_map`` of the engine.
+    """
+
+    def __init__(
+        self,
+        session: AsyncSession,
+        registry: EventRegistry | None = None,
+        *,
+        schema: str | None = None,
+    ) -> None:
+        self.session = session
+        self._codec = JsonPayloads() if registry is None else registry
+        self._schema = schema
+
+    async def append_to_stream(
+        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+    ) -> int:
+        """Append ``events`` to a stream and return its new version.
+
+        ``expected_version`` is the version at which the caller has decided: a number,
+        ``NO_STREAM``, ``STREAM_EXISTS``, or ``ANY``. The same events again, by their ids or their
+        idempotency key, are recognised whatever is expected: nothing is written, and the version
+        that they got the first time is returned. An empty list only checks the expectation.
+
+        :raises ConcurrencyConflict: the stream is at another version.
+        :raises StreamNotFound: the stream has no events and should have.
+        :raises StreamDeleted: the stream is soft-deleted.
+        :raises DuplicateEvent: an id was used before for something else, or only a part of the
+            batch was appended before.
+        :raises IdempotencyMismatch: the key was used on this stream for something else.
+        :raises SerializationError: an event can't be stored, or not be read back as it was.
+        :raises TransactionConflict: PostgreSQL gave the transaction up; run it again.
+        :raises TypeError, ValueError: wrong arguments; nothing was sent.
+        """
+        return await self._run(
+            operations.append_to_stream,
+            stream_id,
+            expected_version,
+            events,
+            codec=self._codec,
+            schema=self._schema,
+        )
+
+    async def append(
+        self, *appends: StreamAppend, require: Sequence[StreamAt] = ()
+    ) -> AppendResult:
+        """Append to several streams, all or nothing, and return the places of their events.
+
+        ``require`` names streams that the decision has only read, and the versions at which they
+        must still be; they are locked until the transaction ends, like those that are written.
+        All streams are locked in the order of their ids, so that such calls never deadlock with
+        one another. Errors are those of :meth:`append_to_stream`.
+        """
+        return await self._run(
+            operations.append, appends, require, codec=self._codec, schema=self._schema
+        )
+
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: type[T]
+    ) -> AsyncIterator[EventEnvelope[T]]: ...
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
+    ) -> AsyncIterator[AnyEnvelope]: ...
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ReadOptions(), *, as_type: Any = None
+    ) -> AsyncIterator[AnyEnvelope]:
+        """Iterate over a stream's events, a page in memory at a time; a missing stream is empty.
+
+        ``as_type`` decodes every payload as this type, whatever the registry says.
+
+        :raises StreamDeleted: the stream is soft-deleted and ``options`` don't include such.
+        :raises SerializationError: a payload does not validate as its type.
+        """
+        check_stream_id(stream_id)
+        return self._read_pages(stream_id, StreamCursor(options), as_type)
+
+    async def _read_pages(
+        self, stream_id: str, cursor: StreamCursor, as_type: Any
+    ) -> AsyncIterator[AnyEnvelope]:
+        while cursor.limit:
+            page = await self._run(
+                operations.read_stream_page,
+                stream_id,
+                cursor,
+                as_type,
+                codec=self._codec,
+                schema=self._schema,
+            )
+            cursor.passed(page)
+            for event in page:
+                yield event
+
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[AnyEnvelope]:
+        """Iterate over the events of all streams behind ``from_position``, in feed order.
+
+        The feed is read up to the fence as it stands when the iteration begins: an event that is
+        not delivered now will always have a position above every one that is, so that a reader
+        may keep the last position as its checkpoint and never miss one. Events of deleted streams
+        are part of it.
+
+        :raises FeedUnavailable: the transaction's isolation is above READ COMMITTED, or the
+            server is a standby.
+        """
+        check_feed_range(from_position, max_count, page_size)
+        return self._read_feed(from_position, max_count, filters, page_size)
+
+    async def _read_feed(
+        self,
+        from_position: int,
+        max_count: int | None,
+        filters: EventFilter | None,
+        page_size: int,
+    ) -> AsyncIterator[AnyEnvelope]:
+        until = await self._run(operations.read_feed_position, schema=self._schema)
+        cursor = FeedCursor(
+            position=from_position, until=until, max_count=max_count, page_size=page_size
+        )
+        while cursor.limit:
+            page = await self._run(
+                operations.read_feed_page, cursor, filters, codec=self._codec, schema=self._schema
+            )
+            cursor.passed(page)
+            for event in page:
+                yield event
+
+    async def get_stream_info(self, stream_id: str) -> StreamInfo | None:
+        """Return the stream's version and times, None if it never had an event."""
+        return await self._run(operations.get_stream_info, stream_id, schema=self._schema)
+
+    async def delete_stream(self, stream_id: str, expected_version: ExpectedVersion = None) -> None:
+        """Close a stream: reads and appends meet :class:`StreamDeleted`. Nothing is removed.
+
+        :raises StreamNotFound: there is no such stream.
+        :raises StreamDeleted: it is deleted already.
+        :raises ConcurrencyConflict: it is at another version than expected.
+        """
+        await self._run(operations.delete_stream, stream_id, expected_version, schema=self._schema)
+
+    async def restore_stream(self, stream_id: str) -> None:
+        """Open a deleted stream again; its versions go on. An open one is left as it is.
+
+        :raises StreamNotFound: there is no such stream.
+        """
+        await self._run(operations.restore_stream, stream_id, schema=self._schema)
+
+    async def save_snapshot(self, snapshot: AnySnapshot) -> None:
+        """Keep ``snapshot`` for its aggregate, unless a newer one is there.
+
+        :raises SerializationError: its data can't be stored, or not be read back as it was.
+        """
+        await self._run(operations.save_snapshot, snapshot, schema=self._schema)
+
+    @overload
+    async def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: type[T]
+    ) -> Snapshot[T] | None: ...
+    @overload
+    async def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: None = None
+    ) -> AnySnapshot | None: ...
+    async def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: Any = None
+    ) -> AnySnapshot | None:
+        """Return the aggregate's snapshot, its data as ``as_type`` (or as plain JSON values).
+
+        None if there is none that can be relied on: one that is ahead of the stream with the
+        aggregate's id is not returned, nor that of a deleted stream.
+
+        :raises SerializationError: the data does not validate as ``as_type``.
+        """
+        return await self._run(
+            operations.get_snapshot, aggregate_id, aggregate_type, as_type, schema=self._schema
+        )
+
+    async def _run(
+        self,
+        operation: Callable[Concatenate[Session, P], R],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        """Run ``operation`` on the session, after those that other tasks have begun on it.
+
+        A session is one conversation with the server; tasks that share one take turns.
+        """
+        turn: asyncio.Lock = self.session.info.setdefault("eventstore.turn", asyncio.Lock())
+        async with turn:
+            return await self.session.run_sync(operation, *args, **kwargs)
+
+
+@asynccontextmanager
+async def async_event_store(
+    session_factory: async_sessionmaker[AsyncSession],
+    registry: EventRegistry | None = None,
+    *,
+    schema: str | None = None,
+) -> AsyncIterator[AsyncSqlAlchemyEventStore]:
+    """Open a store with a transaction of its own: committed at the end, rolled back on an error.
+
+    For those who have no session in hand; its session is ``store.session``.
+    """
+    async with session_factory.begin() as session:
+        yield AsyncSqlAlchemyEventStore(session, registry, schema=schema)

@@ -1,0 +1,174 @@
+"""A batch of events as it will be stored, and how the repeat of an earlier batch is recognised.
+
+A caller whose reply was lost appends the same batch again. It is the same if its events have the
+same ids, or the same idempotency keys, and say the same: then the first places are the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eventstore.errors import DuplicateEvent, IdempotencyMismatch
+from eventstore.events import EventEnvelope
+from eventstore.payloads import canonical_json, encode_metadata
+from eventstore.streams import check_expected_version, check_stream_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from eventstore.appending import StreamAppend
+    from eventstore.events import AnyEnvelope
+    from eventstore.registry import PayloadCodec
+    from eventstore.streams import StreamState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedEvent:
+    """An event whose payload and metadata are JSON, with every default filled in."""
+
+    event_id: UUID
+    aggregate_id: str
+    aggregate_type: str
+    event_type: str
+    event_data: bytes
+    occurred_at: datetime
+    metadata: bytes
+    idempotency_key: str | None
+
+    def says_the_same_as(self, other: EncodedEvent) -> bool:
+        """Tell whether both have the same type and payload; when and by whom doesn't matter."""
+        return self.event_type == other.event_type and canonical_json(
+            self.event_data
+        ) == canonical_json(other.event_data)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedBatch:
+    """Events for one stream, checked and encoded: what can be refused without a look at it, is."""
+
+    stream_id: str
+    expected_version: int | StreamState
+    events: tuple[EncodedEvent, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedEvent:
+    """An event at its place in the stream and in the store."""
+
+    stream_id: str
+    event_version: int
+    sequence_number: int
+    event: EncodedEvent
+
+
+def encode_batch(append: StreamAppend, codec: PayloadCodec) -> EncodedBatch:
+    """Return ``append`` as it will be stored.
+
+    Raises TypeError or ValueError for a wrong argument and
+    :class:`~eventstore.SerializationError` for an event that can't be read back.
+    """
+    stream_id = check_stream_id(append.stream_id)
+    return EncodedBatch(
+        stream_id=stream_id,
+        expected_version=check_expected_version(append.expected_version),
+        events=tuple(_encode_event(stream_id, event, codec) for event in append.events),
+    )
+
+
+def _encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:
+    if not isinstance(event, EventEnvelope):
+        raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
+    event_type, event_data = codec.encode(event)
+    return EncodedEvent(
+        event_id=event.event_id,
+        aggregate_id=event.aggregate_id or stream_id,
+        aggregate_type=event.aggregate_type,
+        event_type=event_type,
+        event_data=event_data,
+        occurred_at=event.occurred_at,
+        metadata=encode_metadata(event_type, event.metadata),
+        idempotency_key=event.metadata.idempotency_key,
+    )
+
+
+def refuse_stream_twice(stream_ids: Iterable[str]) -> None:
+    """Raise ValueError for a stream that stands twice in ``stream_ids``."""
+    seen: set[str] = set()
+    for stream_id in stream_ids:
+        if stream_id in seen:
+            raise ValueError(f"stream {stream_id!r} stands twice in one append; join the two")
+        seen.add(stream_id)
+
+
+def refuse_id_twice(batches: Iterable[EncodedBatch]) -> None:
+    """Raise :class:`~eventstore.DuplicateEvent` for an id that stands twice in ``batches``."""
+    seen: set[UUID] = set()
+    for batch in batches:
+        for event in batch.events:
+            if event.event_id in seen:
+                raise DuplicateEvent(event.event_id)
+            seen.add(event.event_id)
+
+
+def find_repeat_by_id(
+    batch: EncodedBatch, known: Mapping[UUID, RecordedEvent]
+) -> Sequence[RecordedEvent] | None:
+    """Return what ``batch`` was recorded as, None if the store knows none of its ids.
+
+    Raises :class:`~eventstore.DuplicateEvent` if it knows some and the batch isn't the repeat of
+    consecutive events of that stream.
+    """
+    recorded = [known[event.event_id] for event in batch.events if event.event_id in known]
+    if not recorded:
+        return None
+    is_repeat = len(recorded) == len(batch.events) and all(
+        was.stream_id == batch.stream_id
+        and was.event_version == recorded[0].event_version + place
+        and event.says_the_same_as(was.event)
+        for place, (event, was) in enumerate(zip(batch.events, recorded, strict=True))
+    )
+    if not is_repeat:
+        raise DuplicateEvent(recorded[0].event.event_id)
+    return recorded
+
+
+def find_repeat_by_key(
+    batch: EncodedBatch, history: Sequence[RecordedEvent], first_versions: Mapping[str, int]
+) -> Sequence[RecordedEvent] | None:
+    """Return what ``batch`` was recorded as, None if its stream knows none of its keys.
+
+    ``history`` is all of the stream, ``first_versions`` where each key was first used in it.
+    Raises :class:`~eventstore.IdempotencyMismatch` if the batch says something else than the one
+    that used the first known key, or is shorter or longer.
+    """
+    keys = [event.idempotency_key for event in batch.events]
+    key = next((key for key in keys if key is not None and key in first_versions), None)
+    if key is None:
+        return None
+    begin = first_versions[key] - 1 - keys.index(key)
+    end = begin + len(batch.events)
+    if begin < 0 or end > len(history):
+        raise IdempotencyMismatch(key, batch.stream_id)
+    recorded = history[begin:end]
+    goes_on = keys[-1] is not None and any(
+        after.event.idempotency_key == keys[-1] for after in history[end : end + 1]
+    )
+    if goes_on or not all(
+        event.idempotency_key == was.event.idempotency_key and event.says_the_same_as(was.event)
+        for event, was in zip(batch.events, recorded, strict=True)
+    ):
+        raise IdempotencyMismatch(key, batch.stream_id)
+    return recorded
+
+
+def partial_repeat(
+    batch: EncodedBatch, recorded: Sequence[RecordedEvent]
+) -> DuplicateEvent | IdempotencyMismatch:
+    """Return the error of a call in which ``batch`` was recorded before and others were not."""
+    if batch.events[0].event_id == recorded[0].event.event_id:
+        return DuplicateEvent(batch.events[0].event_id)
+    keys = (event.idempotency_key for event in batch.events)
+    return IdempotencyMismatch(next(key for key in keys if key is not None), batch.stream_id)

@@ -1,0 +1,22 @@
+"""The operations as functions: the session first, a value back. The only SQL of the package."""
+
+from __future__ import annotations
+
+from eventstore.operations.append import append, append_to_stream
+from eventstore.operations.delete import delete_stream, restore_stream
+from eventstore.operations.read import read_feed_page, read_feed_position, read_stream_page
+from eventstore.operations.snapshots import get_snapshot, save_snapshot
+from eventstore.operations.streams import get_stream_info
+
+__all__ = [
+    "append",
+    "append_to_stream",
+    "delete_stream",
+    "get_snapshot",
+    "get_stream_info",
+    "read_feed_page",
+    "read_feed_position",
+    "read_stream_page",
+    "restore_stream",
+    "save_snapshot",
+]

@@ -1,0 +1,176 @@
+"""The fence of the feed: what lets one integer be a checkpoint that never skips an event.
+
+A sequence hands out numbers before the transactions that draw them commit, so a reader that asks
+for ``sequence_number > checkpoint`` misses an event whose transaction commits late. The fence:
+
+*Writer*, in the append statement, before a number is drawn: take a shared advisory lock, to the
+end of the transaction, whose key says (this store's sequence, the sequence's last value K).
+
+*Reader*: (1) read the sequence's last value H; (2) find L, the least such key now held; (3) in a
+later statement, read the events with ``from < number <= min(H, L)``.
+
+Every number that a writer draws is greater than its K. If the reader doesn't see its lock at (2),
+the lock was taken later, and then the number was drawn after (1) and is greater than H; or it was
+released earlier, and then the commit was visible before (3), since PostgreSQL publishes a commit
+before it releases locks. The whole proof, with what it needs, is in
+``docs/explanation/the-fence.md``.
+
+Sources: PostgreSQL manual, "Advisory Locks" (13.3.5), "pg_locks" (53.12), "Sequence Manipulation
+Functions" (9.17).
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Integer,
+    MetaData,
+    Select,
+    Table,
+    Text,
+    case,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    table,
+)
+from sqlalchemy.dialects.postgresql import BIT, OID
+
+from eventstore.errors import FeedUnavailable
+from eventstore.models import POSITION_SEQUENCE
+from eventstore.operations.statements import run
+from eventstore.operations.transactions import is_autocommit
+
+if TYPE_CHECKING:
+    from sqlalchemy import CTE, ColumnElement, Connection
+
+#: Keys are 32 bits wide and compared modulo this.
+_KEY_SPACE: Final = 2**32
+# A key that was taken between (1) and (2) is a little above H. One that lies further above is an
+# old one from before the last wrap-around, so that no transaction which stays open while fewer
+# than 2^32 - 2^24 numbers are drawn is ever overlooked.
+_KEY_SLACK: Final = 2**24
+#: Two-integer advisory locks have this ``objsubid`` in pg_locks, single bigint ones have 1.
+_TWO_KEYS: Final = 2
+
+# A sequence is read like a table, without regard to any snapshot. It stands in a MetaData of its
+# own: there is nothing to create.
+_SEQUENCE: Final = Table(
+    POSITION_SEQUENCE,
+    MetaData(),
+    Column("last_value", BigInteger),
+    Column("is_called", Boolean),
+    Column("tableoid", OID),
+)
+
+
+class Mark(NamedTuple):
+    """How far the feed can be read."""
+
+    position: int  #: every event up to here is committed, visible, or will never exist
+    head: int  #: the last number that the sequence has handed out
+
+
+def writer_lock() -> CTE:
+    """Return the CTE ``fence``: one row, whose ``held`` is true once the lock is held.
+
+    Whoever draws a number must depend on that row. The lock is taken once a transaction: a
+    transaction-local setting says that it is held, and goes back together with the lock when a
+    savepoint is rolled back. Ten thousand appends in one transaction fill no lock table.
+    """
+    sequence = _sequence_state().subquery("numbers")
+    setting = literal("eventstore.fence_").concat(cast(sequence.c.oid, Text))
+    held = case(
+        (func.current_setting(setting, literal(True)) == literal("held"), literal(True)),
+        else_=(
+            func.pg_advisory_xact_lock_shared(
+                cast(sequence.c.oid, Integer), _low_32_bits(sequence.c.last_number)
+            ).is_not(None)
+        )
+        & (func.set_config(setting, literal("held"), literal(True)).is_not(None)),
+    )
+    return select(held.label("held")).cte("fence").prefix_with("MATERIALIZED")
+
+
+def read_mark(connection: Connection, schema: str | None) -> Mark:
+    """Return how far the feed can be read now, by statements that begin after this one.
+
+    Raises :class:`FeedUnavailable` where that can't be told: in a transaction whose snapshot is
+    older than the mark (REPEATABLE READ, SERIALIZABLE), and on a standby, which doesn't see the
+    locks of the primary.
+    """
+    row = run(connection, _mark_statement(), {}, schema=schema).one()
+    if row.in_recovery:
+        raise FeedUnavailable(
+            "this server is a standby, where the writers' locks can't be seen; "
+            "read the feed from the primary"
+        )
+    snapshot_may_be_old = row.isolation not in ("read committed", "read uncommitted")
+    if snapshot_may_be_old and not is_autocommit(connection):
+        raise FeedUnavailable(
+            f"this transaction is {row.isolation.upper()}, so its snapshot may be older than the "
+            "feed's mark; read the feed in a READ COMMITTED session"
+        )
+    return Mark(row.position, row.head)
+
+
+@cache
+def _mark_statement() -> Select[Any]:
+    """(1) and (2) in one statement: the locks are compared with the head, so it is read first."""
+    head = _sequence_state().cte("head").prefix_with("MATERIALIZED")
+    locks = table(
+        "pg_locks",
+        *(column(name) for name in ("locktype", "mode", "granted", "pid")),
+        column("database", OID),
+        column("classid", OID),
+        column("objid", OID),
+        column("objsubid", Integer),
+        schema="pg_catalog",
+    )
+    databases = table("pg_database", column("oid", OID), column("datname"), schema="pg_catalog")
+    highest = head.c.last_number + _KEY_SLACK
+    key = highest - (highest - cast(locks.c.objid, BigInteger)).op("&")(_KEY_SPACE - 1)
+    least_held = (
+        select(func.min(key))
+        .where(
+            locks.c.locktype == "advisory",
+            locks.c.mode == "ShareLock",
+            locks.c.granted,
+            locks.c.database
+            == select(databases.c.oid)
+            .where(databases.c.datname == func.current_database())
+            .scalar_subquery(),
+            locks.c.classid == head.c.oid,
+            locks.c.objsubid == _TWO_KEYS,
+            # A session sees what it has written itself; whatever it draws later is above H. A
+            # prepared transaction's lock has no pid, and counts.
+            locks.c.pid.is_distinct_from(func.pg_backend_pid()),
+        )
+        .correlate(head)
+        .scalar_subquery()
+    )
+    return select(
+        func.least(head.c.last_number, least_held).label("position"),
+        head.c.last_number.label("head"),
+        func.current_setting("transaction_isolation").label("isolation"),
+        func.pg_is_in_recovery().label("in_recovery"),
+    )
+
+
+def _sequence_state() -> Select[Any]:
+    """Select the sequence's oid and the last number that it has handed out."""
+    return select(
+        _SEQUENCE.c.tableoid.label("oid"),
+        (_SEQUENCE.c.last_value - case((_SEQUENCE.c.is_called, 0), else_=1)).label("last_number"),
+    )
+
+
+def _low_32_bits(number: ColumnElement[int]) -> ColumnElement[int]:
+    return cast(cast(number, BIT(32)), Integer)

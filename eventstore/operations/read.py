@@ -1,0 +1,207 @@
+"""Read pages: of one stream by version, of the feed by position.
+
+Pages are found by the last key (``WHERE version > :last ORDER BY version LIMIT :n``), so that a
+page costs the same wherever it lies, and each is a value: nothing is read lazily. Payloads come as
+JSON text and are decoded once, into their type.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Integer,
+    Select,
+    String,
+    Text,
+    cast,
+    func,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from eventstore.errors import StreamDeleted
+from eventstore.events import EventEnvelope
+from eventstore.models import events_table, streams_table
+from eventstore.operations.fence import read_mark
+from eventstore.operations.statements import parameter, run
+from eventstore.operations.timestamps import in_utc, zoned
+from eventstore.operations.transactions import connection_of, schema_of
+from eventstore.payloads import decode_metadata, payload_type
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+    from eventstore.events import AnyEnvelope
+    from eventstore.reading import EventFilter, FeedCursor, StreamCursor
+    from eventstore.registry import PayloadCodec
+
+
+def read_stream_page(
+    session: Session,
+    stream_id: str,
+    cursor: StreamCursor,
+    as_type: Any,
+    *,
+    codec: PayloadCodec,
+    schema: str | None,
+) -> list[AnyEnvelope]:
+    """Return the next events of a stream; raise :class:`StreamDeleted` unless that was allowed."""
+    connection = connection_of(session)
+    rows = run(
+        connection,
+        _stream_page(backward=cursor.backward),
+        {
+            "stream_id": stream_id,
+            "lowest": cursor.lowest,
+            "highest": cursor.highest,
+            "limit": cursor.limit,
+        },
+        schema=schema_of(connection, schema),
+    ).all()
+    if not rows:
+        return []
+    deleted_at = zoned(rows[0].deleted_at)
+    if deleted_at is not None and not cursor.include_deleted:
+        raise StreamDeleted(stream_id, deleted_at)
+    # A stream without an event in the range gives one row without an event.
+    return [_envelope(row, as_type, codec) for row in rows if row.event_id is not None]
+
+
+def read_feed_position(session: Session, *, schema: str | None) -> int:
+    """Return the position up to which the feed can be read now."""
+    connection = connection_of(session)
+    return read_mark(connection, schema_of(connection, schema)).position
+
+
+def read_feed_page(
+    session: Session,
+    cursor: FeedCursor,
+    filters: EventFilter | None,
+    *,
+    codec: PayloadCodec,
+    schema: str | None,
+) -> list[AnyEnvelope]:
+    """Return the next events of the feed that match, none of them behind the cursor's bound."""
+    connection = connection_of(session)
+    values: dict[str, Any] = {
+        "after": cursor.position,
+        "until": cursor.until,
+        "limit": cursor.limit,
+    }
+    given = _filter_values(filters)
+    rows = run(
+        connection,
+        _feed_page(tuple(given)),
+        values | given,
+        schema=schema_of(connection, schema),
+    )
+    return [_envelope(row, None, codec) for row in rows]
+
+
+def _envelope(row: Any, as_type: Any, codec: PayloadCodec) -> AnyEnvelope:
+    event_type = row.event_type
+    event_id = row.event_id
+    return EventEnvelope.model_construct(
+        # asyncpg has a class of its own.
+        event_id=event_id if type(event_id) is UUID else UUID(int=event_id.int),
+        stream_id=row.stream_id,
+        aggregate_id=row.aggregate_id,
+        aggregate_type=row.aggregate_type,
+        event_type=event_type,
+        event_data=(
+            codec.decode(event_type, row.event_data)
+            if as_type is None
+            else payload_type(as_type).decode(event_type, row.event_data)
+        ),
+        event_version=row.event_version,
+        sequence_number=row.sequence_number,
+        occurred_at=zoned(row.occurred_at),
+        metadata=decode_metadata(event_type, row.metadata),
+    )
+
+
+def _columns() -> list[ColumnElement[Any]]:
+    return [
+        events_table.c.event_id,
+        events_table.c.stream_id,
+        events_table.c.aggregate_id,
+        events_table.c.aggregate_type,
+        events_table.c.event_type,
+        cast(events_table.c.event_data, Text).label("event_data"),
+        events_table.c.event_version,
+        events_table.c.sequence_number,
+        in_utc(events_table.c.occurred_at),
+        cast(events_table.c.metadata, Text).label("metadata"),
+    ]
+
+
+@cache
+def _stream_page(*, backward: bool) -> Select[Any]:
+    """The stream's state beside a page of its events: one round trip tells both."""
+    version = events_table.c.event_version
+    page = (
+        select(*_columns())
+        .where(
+            events_table.c.stream_id == streams_table.c.stream_id,
+            version.between(parameter("lowest", BigInteger), parameter("highest", BigInteger)),
+        )
+        .order_by(version.desc() if backward else version)
+        .limit(parameter("limit", Integer))
+        .lateral("page")
+    )
+    return (
+        select(in_utc(streams_table.c.deleted_at), *page.c)
+        .select_from(streams_table.outerjoin(page, true()))
+        .where(streams_table.c.stream_id == parameter("stream_id", String))
+        .order_by(page.c.event_version.desc() if backward else page.c.event_version)
+    )
+
+
+@cache
+def _feed_page(given: tuple[str, ...]) -> Select[Any]:
+    """A page of the feed by the primary key: no filter ever makes it sort what lies behind."""
+    position = events_table.c.sequence_number
+    conditions = _filter_conditions()
+    return (
+        select(*_columns())
+        .where(
+            position > parameter("after", BigInteger),
+            position <= parameter("until", BigInteger),
+            *(conditions[name] for name in given),
+        )
+        .order_by(position)
+        .limit(parameter("limit", Integer))
+    )
+
+
+def _filter_values(filters: EventFilter | None) -> dict[str, Any]:
+    if filters is None:
+        return {}
+    values = {
+        "event_types": sorted(filters.event_types),
+        "aggregate_types": sorted(filters.aggregate_types),
+        "stream_prefix": filters.stream_prefix,
+        "correlation_id": filters.correlation_id,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _filter_conditions() -> dict[str, ColumnElement[bool]]:
+    return {
+        "event_types": events_table.c.event_type
+        == func.any(parameter("event_types", ARRAY(String))),
+        "aggregate_types": events_table.c.aggregate_type
+        == func.any(parameter("aggregate_types", ARRAY(String))),
+        # Not LIKE: a prefix may hold its wildcards.
+        "stream_prefix": func.starts_with(
+            events_table.c.stream_id, parameter("stream_prefix", Text)
+        ),
+        "correlation_id": events_table.c.metadata.op("->>")("correlation_id")
+        == parameter("correlation_id", Text),
+    }

@@ -1,0 +1,101 @@
+"""SQL whose text is made once, from the models, for each driver and schema.
+
+Compiling a statement costs more than running it: on SQLAlchemy 2.0 one that holds
+``insert().on_conflict_do_update()`` is compiled anew at every call. So each operation builds its
+statement by a cached function, the text is kept here, and it is sent with ``exec_driver_sql``,
+which SQLAlchemy's events and ``echo`` still see.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import BindParameter, bindparam
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.sql import visitors
+
+from eventstore.operations.conflicts import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Connection, CursorResult, Dialect, Executable
+    from sqlalchemy.types import TypeEngine
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _DriverSql:
+    text: str
+    names: tuple[str, ...] | None  #: the parameters in their order, where the driver counts them
+
+    def parameters(self, values: Mapping[str, Any]) -> Any:
+        return values if self.names is None else tuple(values[name] for name in self.names)
+
+
+def run(
+    connection: Connection,
+    statement: Executable,
+    values: Mapping[str, Any],
+    *,
+    schema: str | None,
+) -> CursorResult[Any]:
+    """Run ``statement`` with the tables in ``schema`` (None: found on the search path).
+
+    ``statement`` must be the same object at each call: its text is kept. Raises the typed error
+    where PostgreSQL's has one; the parameters are kept out of every message.
+    """
+    sql = _compile(statement, _dialect_key(connection), schema)
+    try:
+        return connection.exec_driver_sql(sql.text, sql.parameters(values))
+    except DBAPIError as error:
+        # Parameters are payloads.
+        error.hide_parameters = True
+        known = translate(error, connection)
+        if known is None:
+            raise
+        raise known from error
+
+
+def parameter(name: str, type_: TypeEngine[T] | type[TypeEngine[T]]) -> BindParameter[T]:
+    """Return a value that each call of :func:`run` gives under this name."""
+    return bindparam(name, type_=type_, required=False)
+
+
+class _DialectKey:
+    """A dialect, equal to any other of its driver: they render the same text."""
+
+    __slots__ = ("dialect", "driver")
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self.driver = (type(dialect), dialect.paramstyle)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _DialectKey) and self.driver == other.driver
+
+    def __hash__(self) -> int:
+        return hash(self.driver)
+
+
+def _dialect_key(connection: Connection) -> _DialectKey:
+    return _DialectKey(connection.dialect)
+
+
+@lru_cache(maxsize=4096)
+def _compile(statement: Any, key: _DialectKey, schema: str | None) -> _DriverSql:
+    for element in visitors.iterate(statement):
+        # Constants belong to the text; what is bound at each call has a name of ours.
+        if isinstance(element, BindParameter) and element.unique:
+            element.literal_execute = True
+    compiled = statement.compile(
+        dialect=key.dialect,
+        schema_translate_map=None if schema is None else {None: schema},
+        compile_kwargs={"render_postcompile": True},
+        **({} if schema is None else {"render_schema_translate": True}),
+    )
+    names = tuple(compiled.positiontup) if compiled.positional else None
+    return _DriverSql(str(compiled), names)

@@ -1,0 +1,61 @@
+"""The caller's transaction: which connection it is on, and how to undo a part of it alone."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from eventstore.models import EventRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection
+    from sqlalchemy.orm import Session
+
+
+def connection_of(session: Session) -> Connection:
+    """Return the connection on which ``session`` reaches the events; begins if it hasn't yet.
+
+    Raises ValueError for a database that is not PostgreSQL.
+    """
+    connection = session.connection(bind_arguments={"mapper": EventRecord})
+    if connection.dialect.name != "postgresql":
+        raise ValueError(
+            f"the event store needs PostgreSQL, this session is bound to {connection.dialect.name}"
+        )
+    return connection
+
+
+def schema_of(connection: Connection, schema: str | None) -> str | None:
+    """Return the schema that the caller named, or the one the connection's map gives for None."""
+    if schema is not None:
+        return schema
+    translate_map = connection.get_execution_options().get("schema_translate_map")
+    return translate_map.get(None) if translate_map else None
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Tell whether each statement is a transaction of its own."""
+    raw = connection.connection.dbapi_connection
+    return raw is not None and connection.dialect.detect_autocommit_setting(raw)
+
+
+@contextmanager
+def atomic(connection: Connection) -> Iterator[None]:
+    """Undo what the block has done if it raises, and nothing else.
+
+    In a transaction that is a savepoint; where each statement commits by itself, it is a
+    transaction for the time of the block.
+    """
+    if not is_autocommit(connection):
+        with connection.begin_nested():
+            yield
+        return
+    connection.exec_driver_sql("BEGIN")
+    try:
+        yield
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")

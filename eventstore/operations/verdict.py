@@ -1,0 +1,259 @@
+"""Why an append was not written: what its streams are like, and what they hold of it already.
+
+The questions are asked in this order, and the first that is answered decides:
+
+1. Is a stream deleted? (:class:`StreamDeleted`, also for a batch that was appended before.)
+2. Are the batch's event ids, or its idempotency keys, known? All of it: it was appended before.
+   Something else, or a part: :class:`DuplicateEvent`, :class:`IdempotencyMismatch`.
+3. Is a stream at another version than expected? (:class:`ConcurrencyConflict`,
+   :class:`StreamNotFound`)
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import BigInteger, String, and_, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from eventstore.appending import AppendedStream, AppendResult
+from eventstore.errors import DuplicateEvent, IdempotencyMismatch, StreamDeleted
+from eventstore.models import events_table, streams_table
+from eventstore.operations.batches import incoming
+from eventstore.operations.statements import parameter, run
+from eventstore.operations.timestamps import in_utc, zoned
+from eventstore.streams import require_version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import ColumnElement, Connection, Select
+
+    from eventstore.operations.batches import Batch, Requirement
+
+
+class _State(NamedTuple):
+    version: int
+    deleted_at: datetime | None
+
+
+_MISSING = _State(0, None)
+
+
+def judge(
+    connection: Connection,
+    batches: Sequence[Batch],
+    required: Sequence[Requirement],
+    *,
+    schema: str | None,
+) -> AppendResult | None:
+    """Raise the reason why the batches can't be written; None if there is none.
+
+    A result is returned if they were written before.
+    """
+    streams: list[Batch | Requirement] = [*batches, *required]
+    states = _states(connection, streams, schema=schema)
+    known: list[tuple[Batch, AppendedStream, str | None]] = []
+    for batch in batches:
+        state = states[batch.stream_id]
+        if state.deleted_at is not None:
+            raise StreamDeleted(batch.stream_id, state.deleted_at)
+        recorded = _known_by_id(connection, batch, schema=schema)
+        key = None
+        if recorded is None and batch.keyed:
+            recorded, key = _known_by_key(connection, batch, schema=schema)
+        if recorded is not None:
+            known.append((batch, recorded, key))
+    if known:
+        return _appended_before(batches, known, states)
+    for stream in streams:
+        require_version(stream.stream_id, stream.expected, *states[stream.stream_id])
+    return None
+
+
+def check_stream(connection: Connection, stream: Batch | Requirement, *, schema: str | None) -> int:
+    """Raise what an append would meet on the stream, else return the stream's version."""
+    state = _states(connection, [stream], schema=schema)[stream.stream_id]
+    require_version(stream.stream_id, stream.expected, *state)
+    return state.version
+
+
+def newest_version(connection: Connection, stream_id: str, *, schema: str | None) -> int:
+    """Return the version of the stream's newest event, whatever the stream's row says."""
+    values = {"stream_id": stream_id}
+    return int(run(connection, _newest_version(), values, schema=schema).scalar_one())
+
+
+def foreign_event(
+    connection: Connection, batch: Batch, base: int, *, schema: str | None
+) -> UUID | None:
+    """Return the batch's first event id that is recorded elsewhere than after version ``base``."""
+    values = {"stream_id": batch.stream_id, "events": batch.rows}
+    row: Any
+    for row in run(connection, _by_id(), values, schema=schema):
+        if (row.stream_id, row.event_version) != (batch.stream_id, base + row.ordinal):
+            return batch.event_ids[int(row.ordinal) - 1]
+    return None
+
+
+def idempotency_key() -> ColumnElement[str]:
+    """Return the expression that the index of idempotency keys is on."""
+    return events_table.c.metadata.op("->>")("idempotency_key")
+
+
+def _appended_before(
+    batches: Sequence[Batch],
+    known: Sequence[tuple[Batch, AppendedStream, str | None]],
+    states: dict[str, _State],
+) -> AppendResult:
+    """Return the first places of a call that was written before as a whole, else raise."""
+    places = {batch.stream_id: recorded for batch, recorded, _ in known}
+    if any(batch.event_ids and batch.stream_id not in places for batch in batches):
+        batch, _, key = known[0]
+        if key is not None:
+            raise IdempotencyMismatch(key, batch.stream_id)
+        raise DuplicateEvent(batch.event_ids[0])
+    return AppendResult(
+        tuple(
+            places.get(batch.stream_id)
+            or AppendedStream(batch.stream_id, states[batch.stream_id].version, ())
+            for batch in batches
+        ),
+        already_appended=True,
+    )
+
+
+def _states(
+    connection: Connection, streams: Sequence[Batch | Requirement], *, schema: str | None
+) -> dict[str, _State]:
+    stream_ids = [stream.stream_id for stream in streams]
+    rows = run(connection, _stream_states(), {"stream_ids": stream_ids}, schema=schema)
+    found = {row.stream_id: _State(row.version, zoned(row.deleted_at)) for row in rows}
+    return {stream_id: found.get(stream_id, _MISSING) for stream_id in stream_ids}
+
+
+def _known_by_id(
+    connection: Connection, batch: Batch, *, schema: str | None
+) -> AppendedStream | None:
+    """Return where the batch was recorded, None if none of its ids is known."""
+    if not batch.event_ids:
+        return None
+    values = {"stream_id": batch.stream_id, "events": batch.rows}
+    rows = run(connection, _by_id(), values, schema=schema).all()
+    if not rows:
+        return None
+    first = rows[0].event_version
+    if len(rows) != len(batch.event_ids) or not all(
+        row.same and row.stream_id == batch.stream_id and row.event_version == first + index
+        for index, row in enumerate(rows)
+    ):
+        raise DuplicateEvent(batch.event_ids[rows[0].ordinal - 1])
+    positions = tuple(row.sequence_number for row in rows)
+    return AppendedStream(batch.stream_id, rows[-1].event_version, positions)
+
+
+def _known_by_key(
+    connection: Connection, batch: Batch, *, schema: str | None
+) -> tuple[AppendedStream | None, str | None]:
+    """Return where the batch was recorded under one of its keys, and that key."""
+    values = {"stream_id": batch.stream_id, "events": batch.rows}
+    anchor = run(connection, _first_use_of_key(), values, schema=schema).one_or_none()
+    if anchor is None:
+        return None, None
+    key = batch.keys[anchor.ordinal - 1]
+    values["first_version"] = anchor.event_version - anchor.ordinal + 1
+    rows = run(connection, _at_versions(), values, schema=schema).all()
+    count = len(batch.event_ids)
+    last_key = batch.keys[-1]
+    is_longer = last_key is not None and len(rows) > count and rows[count].key == last_key
+    if len(rows) < count or not all(row.same for row in rows[:count]) or is_longer:
+        raise IdempotencyMismatch(str(key), batch.stream_id)
+    positions = tuple(row.sequence_number for row in rows[:count])
+    return AppendedStream(batch.stream_id, rows[count - 1].event_version, positions), key
+
+
+@cache
+def _stream_states() -> Select[Any]:
+    return select(
+        streams_table.c.stream_id,
+        streams_table.c.version,
+        in_utc(streams_table.c.deleted_at),
+    ).where(streams_table.c.stream_id == func.any(parameter("stream_ids", ARRAY(String))))
+
+
+@cache
+def _newest_version() -> Select[Any]:
+    return select(func.coalesce(func.max(events_table.c.event_version), 0)).where(
+        events_table.c.stream_id == parameter("stream_id", String)
+    )
+
+
+@cache
+def _by_id() -> Select[Any]:
+    """The incoming events whose id is recorded, and whether what is recorded says the same."""
+    rows = incoming()
+    return (
+        select(
+            rows.c.ordinal,
+            events_table.c.stream_id,
+            events_table.c.event_version,
+            events_table.c.sequence_number,
+            _says_the_same(rows).label("same"),
+        )
+        .join(events_table, events_table.c.event_id == rows.c.event_id)
+        .order_by(rows.c.ordinal)
+    )
+
+
+@cache
+def _first_use_of_key() -> Select[Any]:
+    """The first incoming event whose key the stream knows, and the oldest version that has it."""
+    rows = incoming()
+    return (
+        select(rows.c.ordinal, func.min(events_table.c.event_version).label("event_version"))
+        .join(events_table, idempotency_key() == rows.c.idempotency_key)
+        .where(events_table.c.stream_id == parameter("stream_id", String))
+        .group_by(rows.c.ordinal)
+        .order_by(rows.c.ordinal)
+        .limit(1)
+    )
+
+
+@cache
+def _at_versions() -> Select[Any]:
+    """The recorded events beside which the incoming ones lie, and the one that follows them."""
+    rows = incoming()
+    first = parameter("first_version", BigInteger)
+    last = select(func.max(rows.c.ordinal)).scalar_subquery()
+    return (
+        select(
+            events_table.c.event_version,
+            events_table.c.sequence_number,
+            idempotency_key().label("key"),
+            (
+                _says_the_same(rows)
+                & idempotency_key().is_not_distinct_from(rows.c.idempotency_key)
+            ).label("same"),
+        )
+        .join_from(
+            events_table,
+            rows,
+            events_table.c.event_version == first + rows.c.ordinal - 1,
+            isouter=True,
+        )
+        .where(
+            events_table.c.stream_id == parameter("stream_id", String),
+            events_table.c.event_version.between(first, first + last),
+        )
+        .order_by(events_table.c.event_version)
+    )
+
+
+def _says_the_same(rows: Any) -> ColumnElement[bool]:
+    return and_(
+        events_table.c.event_type == rows.c.event_type,
+        events_table.c.event_data == rows.c.event_data,
+    )
