@@ -21,6 +21,7 @@ from eventstore.errors import (
     UpcastingError,
 )
 from eventstore.events import EventEnvelope, EventMetadata
+from eventstore.memory import AsyncInMemoryEventStore, InMemoryEventStore
 from eventstore.protocols import AsyncEventStore, EventStore
 from eventstore.reading import EventFilter, ReadOptions
 from eventstore.registry import EventRegistry
@@ -35,6 +36,7 @@ __all__ = [
     "AppendResult",
     "AppendedStream",
     "AsyncEventStore",
+    "AsyncInMemoryEventStore",
     "AsyncSqlAlchemyEventStore",
     "ConcurrencyConflict",
     "ConnectionUnusable",
@@ -48,6 +50,7 @@ __all__ = [
     "ExpectedVersion",
     "FeedUnavailable",
     "IdempotencyMismatch",
+    "InMemoryEventStore",
     "ReadOptions",
     "SchemaOutOfDate",
     "SerializationError",

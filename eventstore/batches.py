@@ -7,6 +7,7 @@ same ids, or the same idempotency keys, and say the same: then the first places 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from eventstore.errors import DuplicateEvent, IdempotencyMismatch
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from eventstore.appending import StreamAppend
+    from eventstore.appending import StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope
     from eventstore.registry import PayloadCodec
-    from eventstore.streams import StreamState
+    from eventstore.streams import ExpectedVersion, StreamState
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +52,12 @@ class EncodedBatch:
 
     stream_id: str
     expected_version: int | StreamState
-    events: tuple[EncodedEvent, ...]
+    events: tuple[EncodedEvent, ...]  #: none: the stream is only to be at that version
+
+    @property
+    def keyed(self) -> bool:
+        """Tell whether any event carries an idempotency key."""
+        return any(event.idempotency_key is not None for event in self.events)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,18 +70,41 @@ class RecordedEvent:
     event: EncodedEvent
 
 
-def encode_batch(append: StreamAppend, codec: PayloadCodec) -> EncodedBatch:
-    """Return ``append`` as it will be stored.
+def encode_batch(
+    stream_id: str,
+    expected_version: ExpectedVersion,
+    events: Iterable[AnyEnvelope],
+    codec: PayloadCodec,
+) -> EncodedBatch:
+    """Return ``events`` as they will be stored.
 
     Raises TypeError or ValueError for a wrong argument and
     :class:`~eventstore.SerializationError` for an event that can't be read back.
     """
-    stream_id = check_stream_id(append.stream_id)
+    check_stream_id(stream_id)
     return EncodedBatch(
         stream_id=stream_id,
-        expected_version=check_expected_version(append.expected_version),
-        events=tuple(_encode_event(stream_id, event, codec) for event in append.events),
+        expected_version=check_expected_version(expected_version),
+        events=tuple(_encode_event(stream_id, event, codec) for event in events),
     )
+
+
+def encode_batches(
+    appends: Sequence[StreamAppend], require: Sequence[StreamAt], codec: PayloadCodec
+) -> list[EncodedBatch]:
+    """Return the batches of one call: those of ``appends``, then one without events a requirement.
+
+    Raises what :func:`encode_batch` does, ValueError if there is nothing to append or a stream
+    stands twice, and :class:`~eventstore.DuplicateEvent` if an id does.
+    """
+    if not appends:
+        raise ValueError("nothing to append: give at least one StreamAppend")
+    writes = ((append.stream_id, append.expected_version, append.events) for append in appends)
+    checks = ((at.stream_id, at.expected_version, ()) for at in require)
+    batches = [encode_batch(*each, codec) for each in chain(writes, checks)]
+    refuse_stream_twice(batch.stream_id for batch in batches)
+    refuse_id_twice(batches)
+    return batches
 
 
 def _encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:

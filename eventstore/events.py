@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -59,6 +59,19 @@ class EventMetadata(BaseModel):
     #: The request's own key: a second append to the stream under it returns the first one's result.
     idempotency_key: _Key | None = None
 
+    if TYPE_CHECKING:
+        # What is accepted is wider than what is kept: a type checker should know.
+        def __init__(
+            self,
+            *,
+            correlation_id: UUID | str | None = None,
+            causation_id: UUID | str | None = None,
+            user_id: str | None = None,
+            source_service: str | None = None,
+            idempotency_key: str | None = None,
+            **further: Any,
+        ) -> None: ...
+
 
 class EventEnvelope(BaseModel, Generic[T]):
     """An event: its payload (``event_data``) and what is known about it. Frozen.
@@ -91,6 +104,23 @@ class EventEnvelope(BaseModel, Generic[T]):
     #: When it happened, zone-aware; kept as UTC with microseconds.
     occurred_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] = Field(default_factory=_now)
     metadata: EventMetadata = Field(default_factory=EventMetadata)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            event_data: T,
+            aggregate_type: str,
+            event_type: str = "",
+            event_id: UUID | str = ...,
+            stream_id: str = "",
+            aggregate_id: str = "",
+            event_version: int = 0,
+            sequence_number: int = 0,
+            occurred_at: datetime = ...,
+            metadata: EventMetadata = ...,
+        ) -> None: ...
 
 
 #: An envelope whose payload's type is not known to the type checker.

@@ -35,20 +35,13 @@ from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from eventstore.appending import AppendedStream, AppendResult
+from eventstore.batches import encode_batch, encode_batches, refuse_id_twice
 from eventstore.errors import ConcurrencyConflict, DuplicateEvent
 from eventstore.models import EVENT_ID_KEY, STREAM_VERSION_KEY, events_table, streams_table
 from eventstore.operations import verdict
-from eventstore.operations.batches import (
-    Batch,
-    Requirement,
-    incoming,
-    make_batch,
-    make_requirement,
-    refuse_repeated_ids,
-    refuse_repeated_streams,
-)
 from eventstore.operations.conflicts import constraint_of
 from eventstore.operations.fence import writer_lock
+from eventstore.operations.incoming import incoming, rows_of
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.transactions import atomic, connection_of, is_autocommit, schema_of
 from eventstore.streams import ANY
@@ -60,6 +53,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventstore.appending import StreamAppend, StreamAt
+    from eventstore.batches import EncodedBatch
     from eventstore.events import AnyEnvelope
     from eventstore.registry import PayloadCodec
     from eventstore.streams import ExpectedVersion
@@ -75,12 +69,12 @@ def append_to_stream(
     schema: str | None,
 ) -> int:
     """Append ``events`` to one stream and return its new version."""
-    batch = make_batch(stream_id, expected_version, events, codec)
-    refuse_repeated_ids([batch])
+    batch = encode_batch(stream_id, expected_version, events, codec)
+    refuse_id_twice([batch])
     connection = connection_of(session)
     schema = schema_of(connection, schema)
-    if not batch.event_ids:
-        return verdict.check_stream(connection, batch, schema=schema)
+    if not batch.events:
+        return verdict.check_stream(connection, stream_id, batch.expected_version, schema=schema)
     return _append_batch(connection, batch, schema=schema).streams[0].version
 
 
@@ -93,30 +87,29 @@ def append(
     schema: str | None,
 ) -> AppendResult:
     """Append to several streams, all or nothing, if those of ``require`` are as they should be."""
-    if not appends:
-        raise ValueError("there is nothing to append; give at least one StreamAppend")
-    batches = [make_batch(a.stream_id, a.expected_version, a.events, codec) for a in appends]
-    required = [make_requirement(stream.stream_id, stream.expected_version) for stream in require]
-    refuse_repeated_streams((*batches, *required))
-    refuse_repeated_ids(batches)
+    batches = encode_batches(appends, require, codec)
     connection = connection_of(session)
     schema = schema_of(connection, schema)
-    if len(batches) == 1 and not required and batches[0].event_ids:
+    if len(batches) == 1 and batches[0].events:
         return _append_batch(connection, batches[0], schema=schema)
-    return _append_under_lock(connection, batches, required, schema=schema)
+    result = _append_under_lock(connection, batches, schema=schema)
+    return AppendResult(result.streams[: len(appends)], result.already_appended)
 
 
-def _append_batch(connection: Connection, batch: Batch, *, schema: str | None) -> AppendResult:
+def _append_batch(
+    connection: Connection, batch: EncodedBatch, *, schema: str | None
+) -> AppendResult:
     """Write one batch by one statement; if it can't, find out why, or do it behind a lock."""
     appended = _try(connection, batch, schema=schema)
     if appended is not None:
         return AppendResult((appended,))
-    return verdict.judge(connection, [batch], [], schema=schema) or _append_under_lock(
-        connection, [batch], [], schema=schema
-    )
+    known = verdict.judge(connection, [batch], schema=schema)
+    return known or _append_under_lock(connection, [batch], schema=schema)
 
 
-def _try(connection: Connection, batch: Batch, *, schema: str | None) -> AppendedStream | None:
+def _try(
+    connection: Connection, batch: EncodedBatch, *, schema: str | None
+) -> AppendedStream | None:
     """Write the batch if nothing speaks against it; None if nothing was written."""
     if is_autocommit(connection):
         try:
@@ -127,20 +120,15 @@ def _try(connection: Connection, batch: Batch, *, schema: str | None) -> Appende
 
 
 def _append_under_lock(
-    connection: Connection,
-    batches: Sequence[Batch],
-    required: Sequence[Requirement],
-    *,
-    schema: str | None,
+    connection: Connection, batches: Sequence[EncodedBatch], *, schema: str | None
 ) -> AppendResult:
     """Lock the rows of all streams, judge, and write: nobody else can change the outcome."""
     batch = batches[0]
     try:
         with atomic(connection):
-            streams: list[Batch | Requirement] = [*batches, *required]
-            stream_ids = [stream.stream_id for stream in streams]
+            stream_ids = [batch.stream_id for batch in batches]
             run(connection, _lock_streams(), {"stream_ids": stream_ids}, schema=schema)
-            known = verdict.judge(connection, batches, required, schema=schema)
+            known = verdict.judge(connection, batches, schema=schema)
             if known is not None:
                 return known
             written = []
@@ -148,22 +136,22 @@ def _append_under_lock(
                 appended = _write(connection, batch, schema=schema, skip_known=False)
                 if appended is None:
                     # Only an id that was committed to another stream meanwhile stops it here.
-                    verdict.judge(connection, batches, required, schema=schema)
+                    verdict.judge(connection, batches, schema=schema)
                     raise AssertionError(f"append to the locked stream {batch.stream_id!r} failed")
                 written.append(appended)
             return AppendResult(tuple(written))
     except IntegrityError as error:
         constraint = constraint_of(error)
         if constraint == EVENT_ID_KEY:
-            verdict.judge(connection, batches, required, schema=schema)
+            verdict.judge(connection, batches, schema=schema)
         if constraint == STREAM_VERSION_KEY:
             actual = verdict.newest_version(connection, batch.stream_id, schema=schema)
-            raise ConcurrencyConflict(batch.expected, actual, batch.stream_id) from error
+            raise ConcurrencyConflict(batch.expected_version, actual, batch.stream_id) from error
         raise
 
 
 def _write(
-    connection: Connection, batch: Batch, *, schema: str | None, skip_known: bool
+    connection: Connection, batch: EncodedBatch, *, schema: str | None, skip_known: bool
 ) -> AppendedStream | None:
     """Run the append statement; None if it stopped before the first write.
 
@@ -171,17 +159,19 @@ def _write(
     committed since the statement began: it is passed over and taken back here, where an error
     would abort the caller's transaction; otherwise the constraint's error is raised.
     """
-    if not batch.event_ids:
-        version = verdict.check_stream(connection, batch, schema=schema)
+    if not batch.events:
+        version = verdict.check_stream(
+            connection, batch.stream_id, batch.expected_version, schema=schema
+        )
         return AppendedStream(batch.stream_id, version, ())
-    count = len(batch.event_ids)
-    exact = isinstance(batch.expected, int)
-    values = {"stream_id": batch.stream_id, "event_count": count, "events": batch.rows}
+    count = len(batch.events)
+    exact = isinstance(batch.expected_version, int)
+    values = {"stream_id": batch.stream_id, "event_count": count, "events": rows_of(batch)}
     if exact:
-        values["expected"] = batch.expected
+        values["expected"] = batch.expected_version
     statement = _append_statement(
         exact=exact,
-        creates=batch.expected in (0, ANY),
+        creates=batch.expected_version in (0, ANY),
         keyed=batch.keyed,
         skip_known=skip_known,
     )
@@ -203,7 +193,7 @@ def _write(
 
 
 def _abort_half_written(
-    connection: Connection, batch: Batch, base: int, *, schema: str | None
+    connection: Connection, batch: EncodedBatch, base: int, *, schema: str | None
 ) -> Never:
     """Raise the typed error, and leave the transaction so that it can only be rolled back.
 
@@ -216,7 +206,7 @@ def _abort_half_written(
         connection.exec_driver_sql("ROLLBACK TO SAVEPOINT eventstore_half_written_batch")
     if event_id is not None:
         raise DuplicateEvent(event_id)
-    raise ConcurrencyConflict(batch.expected, actual, batch.stream_id)
+    raise ConcurrencyConflict(batch.expected_version, actual, batch.stream_id)
 
 
 @cache

@@ -10,10 +10,9 @@ from sqlalchemy import BigInteger, String, func, null, update
 from eventstore.errors import StreamNotFound
 from eventstore.models import streams_table
 from eventstore.operations import verdict
-from eventstore.operations.batches import make_requirement
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.transactions import connection_of, schema_of
-from eventstore.streams import check_stream_id
+from eventstore.streams import check_expected_version, check_stream_id
 
 if TYPE_CHECKING:
     from sqlalchemy import Update
@@ -26,15 +25,16 @@ def delete_stream(
     session: Session, stream_id: str, expected_version: ExpectedVersion, *, schema: str | None
 ) -> None:
     """Close the stream: reads and appends meet :class:`StreamDeleted` until it is restored."""
-    stream = make_requirement(stream_id, expected_version)
+    check_stream_id(stream_id)
+    expected = check_expected_version(expected_version)
     connection = connection_of(session)
     schema = schema_of(connection, schema)
-    exact = isinstance(stream.expected, int)
+    exact = isinstance(expected, int)
     values: dict[str, Any] = {"stream_id": stream_id}
     if exact:
-        values["expected"] = stream.expected
+        values["expected"] = expected
     while not run(connection, _delete(exact=exact), values, schema=schema).rowcount:
-        if verdict.check_stream(connection, stream, schema=schema) == 0:
+        if verdict.check_stream(connection, stream_id, expected, schema=schema) == 0:
             raise StreamNotFound(stream_id)
         # Nothing speaks against it any more: another transaction has changed the stream between
         # the two statements.

@@ -20,19 +20,20 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from eventstore.appending import AppendedStream, AppendResult
 from eventstore.errors import DuplicateEvent, IdempotencyMismatch, StreamDeleted
 from eventstore.models import events_table, streams_table
-from eventstore.operations.batches import incoming
+from eventstore.operations.incoming import incoming, rows_of
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.streams import require_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import ColumnElement, Connection, Select
 
-    from eventstore.operations.batches import Batch, Requirement
+    from eventstore.batches import EncodedBatch
+    from eventstore.streams import StreamState
 
 
 class _State(NamedTuple):
@@ -40,44 +41,53 @@ class _State(NamedTuple):
     deleted_at: datetime | None
 
 
+class _Known(NamedTuple):
+    """A batch that was recorded before."""
+
+    place: AppendedStream
+    first_id: UUID
+    key: str | None  #: the key by which it was recognised, None if by its ids
+
+    def as_error(self) -> DuplicateEvent | IdempotencyMismatch:
+        """Return the error of a call of which this is only a part."""
+        if self.key is None:
+            return DuplicateEvent(self.first_id)
+        return IdempotencyMismatch(self.key, self.place.stream_id)
+
+
 _MISSING = _State(0, None)
 
 
 def judge(
-    connection: Connection,
-    batches: Sequence[Batch],
-    required: Sequence[Requirement],
-    *,
-    schema: str | None,
+    connection: Connection, batches: Sequence[EncodedBatch], *, schema: str | None
 ) -> AppendResult | None:
     """Raise the reason why the batches can't be written; None if there is none.
 
-    A result is returned if they were written before.
+    A result is returned if they were written before. A batch without events is only a check of
+    its stream, and is not asked about then.
     """
-    streams: list[Batch | Requirement] = [*batches, *required]
-    states = _states(connection, streams, schema=schema)
-    known: list[tuple[Batch, AppendedStream, str | None]] = []
+    states = _states(connection, [batch.stream_id for batch in batches], schema=schema)
+    known: dict[str, _Known] = {}
     for batch in batches:
         state = states[batch.stream_id]
-        if state.deleted_at is not None:
+        if batch.events and state.deleted_at is not None:
             raise StreamDeleted(batch.stream_id, state.deleted_at)
-        recorded = _known_by_id(connection, batch, schema=schema)
-        key = None
-        if recorded is None and batch.keyed:
-            recorded, key = _known_by_key(connection, batch, schema=schema)
+        recorded = _find(connection, batch, schema=schema)
         if recorded is not None:
-            known.append((batch, recorded, key))
+            known[batch.stream_id] = recorded
     if known:
         return _appended_before(batches, known, states)
-    for stream in streams:
-        require_version(stream.stream_id, stream.expected, *states[stream.stream_id])
+    for batch in batches:
+        require_version(batch.stream_id, batch.expected_version, *states[batch.stream_id])
     return None
 
 
-def check_stream(connection: Connection, stream: Batch | Requirement, *, schema: str | None) -> int:
+def check_stream(
+    connection: Connection, stream_id: str, expected: int | StreamState, *, schema: str | None
+) -> int:
     """Raise what an append would meet on the stream, else return the stream's version."""
-    state = _states(connection, [stream], schema=schema)[stream.stream_id]
-    require_version(stream.stream_id, stream.expected, *state)
+    state = _states(connection, [stream_id], schema=schema)[stream_id]
+    require_version(stream_id, expected, *state)
     return state.version
 
 
@@ -88,14 +98,14 @@ def newest_version(connection: Connection, stream_id: str, *, schema: str | None
 
 
 def foreign_event(
-    connection: Connection, batch: Batch, base: int, *, schema: str | None
+    connection: Connection, batch: EncodedBatch, base: int, *, schema: str | None
 ) -> UUID | None:
     """Return the batch's first event id that is recorded elsewhere than after version ``base``."""
-    values = {"stream_id": batch.stream_id, "events": batch.rows}
+    values = {"stream_id": batch.stream_id, "events": rows_of(batch)}
     row: Any
     for row in run(connection, _by_id(), values, schema=schema):
         if (row.stream_id, row.event_version) != (batch.stream_id, base + row.ordinal):
-            return batch.event_ids[int(row.ordinal) - 1]
+            return batch.events[int(row.ordinal) - 1].event_id
     return None
 
 
@@ -105,21 +115,16 @@ def idempotency_key() -> ColumnElement[str]:
 
 
 def _appended_before(
-    batches: Sequence[Batch],
-    known: Sequence[tuple[Batch, AppendedStream, str | None]],
-    states: dict[str, _State],
+    batches: Sequence[EncodedBatch], known: Mapping[str, _Known], states: Mapping[str, _State]
 ) -> AppendResult:
     """Return the first places of a call that was written before as a whole, else raise."""
-    places = {batch.stream_id: recorded for batch, recorded, _ in known}
-    if any(batch.event_ids and batch.stream_id not in places for batch in batches):
-        batch, _, key = known[0]
-        if key is not None:
-            raise IdempotencyMismatch(key, batch.stream_id)
-        raise DuplicateEvent(batch.event_ids[0])
+    if any(batch.events and batch.stream_id not in known for batch in batches):
+        raise next(iter(known.values())).as_error()
     return AppendResult(
         tuple(
-            places.get(batch.stream_id)
-            or AppendedStream(batch.stream_id, states[batch.stream_id].version, ())
+            known[batch.stream_id].place
+            if batch.events
+            else AppendedStream(batch.stream_id, states[batch.stream_id].version, ())
             for batch in batches
         ),
         already_appended=True,
@@ -127,52 +132,57 @@ def _appended_before(
 
 
 def _states(
-    connection: Connection, streams: Sequence[Batch | Requirement], *, schema: str | None
+    connection: Connection, stream_ids: list[str], *, schema: str | None
 ) -> dict[str, _State]:
-    stream_ids = [stream.stream_id for stream in streams]
     rows = run(connection, _stream_states(), {"stream_ids": stream_ids}, schema=schema)
     found = {row.stream_id: _State(row.version, zoned(row.deleted_at)) for row in rows}
     return {stream_id: found.get(stream_id, _MISSING) for stream_id in stream_ids}
 
 
-def _known_by_id(
-    connection: Connection, batch: Batch, *, schema: str | None
-) -> AppendedStream | None:
-    """Return where the batch was recorded, None if none of its ids is known."""
-    if not batch.event_ids:
+def _find(connection: Connection, batch: EncodedBatch, *, schema: str | None) -> _Known | None:
+    """Return where the batch was recorded before, None if it is new."""
+    if not batch.events:
         return None
-    values = {"stream_id": batch.stream_id, "events": batch.rows}
+    values: dict[str, Any] = {"stream_id": batch.stream_id, "events": rows_of(batch)}
+    place = _find_by_id(connection, batch, values, schema=schema)
+    if place is not None:
+        return _Known(place, batch.events[0].event_id, None)
+    return _find_by_key(connection, batch, values, schema=schema) if batch.keyed else None
+
+
+def _find_by_id(
+    connection: Connection, batch: EncodedBatch, values: dict[str, Any], *, schema: str | None
+) -> AppendedStream | None:
     rows = run(connection, _by_id(), values, schema=schema).all()
     if not rows:
         return None
     first = rows[0].event_version
-    if len(rows) != len(batch.event_ids) or not all(
+    if len(rows) != len(batch.events) or not all(
         row.same and row.stream_id == batch.stream_id and row.event_version == first + index
         for index, row in enumerate(rows)
     ):
-        raise DuplicateEvent(batch.event_ids[rows[0].ordinal - 1])
+        raise DuplicateEvent(batch.events[rows[0].ordinal - 1].event_id)
     positions = tuple(row.sequence_number for row in rows)
     return AppendedStream(batch.stream_id, rows[-1].event_version, positions)
 
 
-def _known_by_key(
-    connection: Connection, batch: Batch, *, schema: str | None
-) -> tuple[AppendedStream | None, str | None]:
-    """Return where the batch was recorded under one of its keys, and that key."""
-    values = {"stream_id": batch.stream_id, "events": batch.rows}
+def _find_by_key(
+    connection: Connection, batch: EncodedBatch, values: dict[str, Any], *, schema: str | None
+) -> _Known | None:
     anchor = run(connection, _first_use_of_key(), values, schema=schema).one_or_none()
     if anchor is None:
-        return None, None
-    key = batch.keys[anchor.ordinal - 1]
-    values["first_version"] = anchor.event_version - anchor.ordinal + 1
-    rows = run(connection, _at_versions(), values, schema=schema).all()
-    count = len(batch.event_ids)
-    last_key = batch.keys[-1]
+        return None
+    key = batch.events[anchor.ordinal - 1].idempotency_key
+    first = {"first_version": anchor.event_version - anchor.ordinal + 1}
+    rows = run(connection, _at_versions(), values | first, schema=schema).all()
+    count = len(batch.events)
+    last_key = batch.events[-1].idempotency_key
     is_longer = last_key is not None and len(rows) > count and rows[count].key == last_key
     if len(rows) < count or not all(row.same for row in rows[:count]) or is_longer:
         raise IdempotencyMismatch(str(key), batch.stream_id)
     positions = tuple(row.sequence_number for row in rows[:count])
-    return AppendedStream(batch.stream_id, rows[count - 1].event_version, positions), key
+    place = AppendedStream(batch.stream_id, rows[count - 1].event_version, positions)
+    return _Known(place, batch.events[0].event_id, key)
 
 
 @cache

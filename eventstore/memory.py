@@ -1,0 +1,412 @@
+"""A store in memory, for unit tests: the answers of the SQL stores without a database.
+
+Payloads are kept as JSON and decoded at each read, with keys and numbers as ``jsonb`` gives them
+back, so that what PostgreSQL refuses or changes is refused or changed here too. There are no
+transactions: each call stands for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import islice
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from eventstore.appending import AppendedStream, AppendResult, StreamAppend
+from eventstore.batches import (
+    EncodedBatch,
+    RecordedEvent,
+    encode_batches,
+    find_repeat_by_id,
+    find_repeat_by_key,
+    partial_repeat,
+)
+from eventstore.errors import StreamDeleted, StreamNotFound
+from eventstore.events import AnyEnvelope, EventEnvelope
+from eventstore.payloads import PayloadType, as_jsonb, decode_metadata, payload_type
+from eventstore.reading import PAGE_SIZE, EventFilter, ReadOptions, check_feed_range
+from eventstore.registry import JsonPayloads
+from eventstore.snapshots import Snapshot
+from eventstore.streams import (
+    MAX_ID_LENGTH,
+    MAX_TYPE_LENGTH,
+    StreamInfo,
+    check_expected_version,
+    check_stream_id,
+    check_text,
+    require_version,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+    from uuid import UUID
+
+    from eventstore.appending import StreamAt
+    from eventstore.registry import EventRegistry, PayloadCodec
+    from eventstore.snapshots import AnySnapshot
+    from eventstore.streams import ExpectedVersion
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Stream:
+    info: StreamInfo
+    events: list[RecordedEvent] = field(default_factory=list)
+    first_versions: dict[str, int] = field(default_factory=dict)  #: by idempotency key
+
+
+class InMemoryEventStore:
+    """An :class:`~eventstore.EventStore` that ends with the process. Thread-safe.
+
+    Without a registry it takes and gives JSON-compatible dicts; with one, payloads are typed.
+    """
+
+    def __init__(self, registry: EventRegistry | None = None) -> None:
+        self._codec: PayloadCodec = JsonPayloads() if registry is None else registry
+        self._lock = Lock()
+        self._feed: list[RecordedEvent] = []  # by position, which here has no holes
+        self._by_id: dict[UUID, RecordedEvent] = {}
+        self._streams: dict[str, _Stream] = {}
+        self._snapshots: dict[tuple[str, str], Snapshot[bytes]] = {}
+
+    def append_to_stream(
+        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+    ) -> int:
+        """Append ``events`` and return the stream's version after them."""
+        result = self.append(StreamAppend(stream_id, expected_version, events))
+        return result.streams[0].version
+
+    def append(self, *appends: StreamAppend, require: Sequence[StreamAt] = ()) -> AppendResult:
+        """Append to several streams, all or nothing, if those of ``require`` are as expected."""
+        batches = encode_batches(appends, require, self._codec)
+        with self._lock:
+            places = self._find_first_places(batches)
+            already_appended = places is not None
+            if places is None:
+                for batch in batches:
+                    require_version(
+                        batch.stream_id, batch.expected_version, *self._state(batch.stream_id)
+                    )
+                places = [self._placed(batch, self._record(batch)) for batch in batches]
+        return AppendResult(tuple(places[: len(appends)]), already_appended)
+
+    def _find_first_places(self, batches: Sequence[EncodedBatch]) -> list[AppendedStream] | None:
+        """Return where the same call went before, None if none of its events is known."""
+        repeats = [(batch, self._find_repeat(batch)) for batch in batches]
+        known = [(batch, recorded) for batch, recorded in repeats if recorded]
+        if not known:
+            return None
+        if any(recorded is None for _, recorded in repeats):
+            raise partial_repeat(*known[0])
+        return [self._placed(batch, recorded or ()) for batch, recorded in repeats]
+
+    def _find_repeat(self, batch: EncodedBatch) -> Sequence[RecordedEvent] | None:
+        """Return what ``batch`` was recorded as before, None if it is new; () if it is empty."""
+        if not batch.events:
+            return ()
+        stream = self._streams.get(batch.stream_id)
+        if stream is not None and stream.info.deleted_at is not None:
+            raise StreamDeleted(batch.stream_id, stream.info.deleted_at)
+        recorded = find_repeat_by_id(batch, self._by_id)
+        if recorded is None and stream is not None:
+            recorded = find_repeat_by_key(batch, stream.events, stream.first_versions)
+        return recorded
+
+    def _record(self, batch: EncodedBatch) -> Sequence[RecordedEvent]:
+        if not batch.events:
+            return ()
+        now = datetime.now(UTC)
+        stream = self._streams.get(batch.stream_id)
+        if stream is None:
+            info = StreamInfo(stream_id=batch.stream_id, version=0, created_at=now, updated_at=now)
+            stream = self._streams[batch.stream_id] = _Stream(info)
+        recorded = [
+            RecordedEvent(
+                stream_id=batch.stream_id,
+                event_version=stream.info.version + place,
+                sequence_number=len(self._feed) + place,
+                event=event,
+            )
+            for place, event in enumerate(batch.events, start=1)
+        ]
+        for was in recorded:
+            self._by_id[was.event.event_id] = was
+            if was.event.idempotency_key is not None:
+                stream.first_versions.setdefault(was.event.idempotency_key, was.event_version)
+        stream.events += recorded
+        self._feed += recorded
+        stream.info = replace(stream.info, version=recorded[-1].event_version, updated_at=now)
+        return recorded
+
+    def _placed(self, batch: EncodedBatch, recorded: Sequence[RecordedEvent]) -> AppendedStream:
+        return AppendedStream(
+            batch.stream_id,
+            recorded[-1].event_version if recorded else self._state(batch.stream_id)[0],
+            tuple(was.sequence_number for was in recorded),
+        )
+
+    def _state(self, stream_id: str) -> tuple[int, datetime | None]:
+        stream = self._streams.get(stream_id)
+        return (0, None) if stream is None else (stream.info.version, stream.info.deleted_at)
+
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: type[T]
+    ) -> Iterator[EventEnvelope[T]]: ...
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
+    ) -> Iterator[AnyEnvelope]: ...
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ReadOptions(), *, as_type: Any = None
+    ) -> Iterator[AnyEnvelope]:
+        """Return an iterator over the stream's events as ``options`` say.
+
+        ``as_type`` reads every payload as that type, in place of the registry. The iterator raises
+        :class:`~eventstore.StreamDeleted` unless the options include deleted streams.
+        """
+        check_stream_id(stream_id)
+        codec = self._codec if as_type is None else payload_type(as_type)
+        return self._iterate_stream(stream_id, options, codec)
+
+    def _iterate_stream(
+        self, stream_id: str, options: ReadOptions, codec: PayloadCodec | PayloadType
+    ) -> Iterator[AnyEnvelope]:
+        with self._lock:
+            stream = self._streams.get(stream_id)
+            if stream is None:
+                return
+            if stream.info.deleted_at is not None and not options.include_deleted:
+                raise StreamDeleted(stream_id, stream.info.deleted_at)
+            events = stream.events[max((options.from_version or 1) - 1, 0) : options.to_version]
+        if options.backward:
+            events.reverse()
+        for recorded in islice(events, options.max_count):
+            yield _decoded(recorded, codec)
+
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[AnyEnvelope]:
+        """Return an iterator over the events after ``from_position``, in the order of the feed.
+
+        It ends with the last event that is there when the iteration begins. ``page_size`` bounds
+        what a store on a database holds in memory at a time.
+        """
+        check_feed_range(from_position, max_count, page_size)
+        return self._iterate_feed(from_position, max_count, filters)
+
+    def _iterate_feed(
+        self, from_position: int, max_count: int | None, filters: EventFilter | None
+    ) -> Iterator[AnyEnvelope]:
+        with self._lock:
+            events = self._feed[from_position:]
+        wanted = (was for was in events if filters is None or _matches(filters, was))
+        for recorded in islice(wanted, max_count):
+            yield _decoded(recorded, self._codec)
+
+    def get_stream_info(self, stream_id: str) -> StreamInfo | None:
+        """Return what is known of the stream, None if it never had an event."""
+        check_stream_id(stream_id)
+        with self._lock:
+            stream = self._streams.get(stream_id)
+            return None if stream is None else stream.info
+
+    def delete_stream(self, stream_id: str, expected_version: ExpectedVersion = None) -> None:
+        """Close the stream, keeping its events (a soft delete)."""
+        check_stream_id(stream_id)
+        expected = check_expected_version(expected_version)
+        with self._lock:
+            require_version(stream_id, expected, *self._state(stream_id))
+            stream = self._existing(stream_id)
+            now = datetime.now(UTC)
+            stream.info = replace(stream.info, deleted_at=now, updated_at=now)
+
+    def restore_stream(self, stream_id: str) -> None:
+        """Open a soft-deleted stream again; its versions go on from where they were."""
+        check_stream_id(stream_id)
+        with self._lock:
+            stream = self._existing(stream_id)
+            if stream.info.deleted_at is not None:
+                stream.info = replace(stream.info, deleted_at=None, updated_at=datetime.now(UTC))
+
+    def _existing(self, stream_id: str) -> _Stream:
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            raise StreamNotFound(stream_id)
+        return stream
+
+    def save_snapshot(self, snapshot: AnySnapshot) -> None:
+        """Keep ``snapshot``, unless there is one of a later version."""
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"snapshot must be a Snapshot, not a {type(snapshot).__qualname__}")
+        data_type: Any = type(snapshot.data)
+        data = payload_type(data_type).encode(snapshot.aggregate_type, snapshot.data)
+        key = snapshot.aggregate_id, snapshot.aggregate_type
+        with self._lock:
+            kept = self._snapshots.get(key)
+            if kept is None or kept.version <= snapshot.version:
+                self._snapshots[key] = snapshot.model_copy(update={"data": data})
+
+    @overload
+    def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: type[T]
+    ) -> Snapshot[T] | None: ...
+    @overload
+    def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: None = None
+    ) -> AnySnapshot | None: ...
+    def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: Any = None
+    ) -> AnySnapshot | None:
+        """Return the aggregate's snapshot with its data as ``as_type``, by default plain JSON.
+
+        None if there is none that can be used: it is ahead of the stream of that id, or the stream
+        is deleted. Raises :class:`~eventstore.SerializationError` for data of another type.
+        """
+        check_text("aggregate_id", aggregate_id, MAX_ID_LENGTH)
+        check_text("aggregate_type", aggregate_type, MAX_TYPE_LENGTH)
+        with self._lock:
+            kept = self._snapshots.get((aggregate_id, aggregate_type))
+            version, deleted_at = self._state(aggregate_id)
+        if kept is None or deleted_at is not None or 0 < version < kept.version:
+            return None
+        codec = payload_type(Any if as_type is None else as_type)
+        return Snapshot(
+            aggregate_id=aggregate_id,
+            aggregate_type=aggregate_type,
+            version=kept.version,
+            data=codec.decode(aggregate_type, as_jsonb(kept.data)),
+            created_at=kept.created_at,
+        )
+
+
+class AsyncInMemoryEventStore:
+    """An :class:`~eventstore.AsyncEventStore` that ends with the process.
+
+    Without a registry it takes and gives JSON-compatible dicts; with one, payloads are typed.
+    """
+
+    def __init__(self, registry: EventRegistry | None = None) -> None:
+        self._store = InMemoryEventStore(registry)
+
+    async def append_to_stream(
+        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+    ) -> int:
+        """Append ``events`` and return the stream's version after them."""
+        return self._store.append_to_stream(stream_id, expected_version, events)
+
+    async def append(
+        self, *appends: StreamAppend, require: Sequence[StreamAt] = ()
+    ) -> AppendResult:
+        """Append to several streams, all or nothing, if those of ``require`` are as expected."""
+        return self._store.append(*appends, require=require)
+
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: type[T]
+    ) -> AsyncIterator[EventEnvelope[T]]: ...
+    @overload
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
+    ) -> AsyncIterator[AnyEnvelope]: ...
+    def read_stream(
+        self, stream_id: str, options: ReadOptions = ReadOptions(), *, as_type: Any = None
+    ) -> AsyncIterator[AnyEnvelope]:
+        """Return an iterator over the stream's events as ``options`` say.
+
+        ``as_type`` reads every payload as that type, in place of the registry. The iterator raises
+        :class:`~eventstore.StreamDeleted` unless the options include deleted streams.
+        """
+        return _iterate(self._store.read_stream(stream_id, options, as_type=as_type))
+
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[AnyEnvelope]:
+        """Return an iterator over the events after ``from_position``, in the order of the feed.
+
+        It ends with the last event that is there when the iteration begins. ``page_size`` bounds
+        what a store on a database holds in memory at a time.
+        """
+        return _iterate(
+            self._store.read_all_forward(
+                from_position, max_count, filters=filters, page_size=page_size
+            )
+        )
+
+    async def get_stream_info(self, stream_id: str) -> StreamInfo | None:
+        """Return what is known of the stream, None if it never had an event."""
+        return self._store.get_stream_info(stream_id)
+
+    async def delete_stream(self, stream_id: str, expected_version: ExpectedVersion = None) -> None:
+        """Close the stream, keeping its events (a soft delete)."""
+        self._store.delete_stream(stream_id, expected_version)
+
+    async def restore_stream(self, stream_id: str) -> None:
+        """Open a soft-deleted stream again; its versions go on from where they were."""
+        self._store.restore_stream(stream_id)
+
+    async def save_snapshot(self, snapshot: AnySnapshot) -> None:
+        """Keep ``snapshot``, unless there is one of a later version."""
+        self._store.save_snapshot(snapshot)
+
+    @overload
+    async def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: type[T]
+    ) -> Snapshot[T] | None: ...
+    @overload
+    async def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: None = None
+    ) -> AnySnapshot | None: ...
+    async def get_snapshot(
+        self, aggregate_id: str, aggregate_type: str, as_type: Any = None
+    ) -> AnySnapshot | None:
+        """Return the aggregate's snapshot with its data as ``as_type``, by default plain JSON.
+
+        None if there is none that can be used: it is ahead of the stream of that id, or the stream
+        is deleted. Raises :class:`~eventstore.SerializationError` for data of another type.
+        """
+        return self._store.get_snapshot(aggregate_id, aggregate_type, as_type)
+
+
+async def _iterate(events: Iterator[AnyEnvelope]) -> AsyncIterator[AnyEnvelope]:
+    for event in events:
+        yield event
+
+
+def _matches(filters: EventFilter, recorded: RecordedEvent) -> bool:
+    event = recorded.event
+    return (
+        (not filters.event_types or event.event_type in filters.event_types)
+        and (not filters.aggregate_types or event.aggregate_type in filters.aggregate_types)
+        and recorded.stream_id.startswith(filters.stream_prefix)
+        and filters.correlation_id
+        in (None, decode_metadata(event.event_type, event.metadata).correlation_id)
+    )
+
+
+def _decoded(recorded: RecordedEvent, codec: PayloadCodec | PayloadType) -> AnyEnvelope:
+    event = recorded.event
+    return EventEnvelope(
+        event_id=event.event_id,
+        stream_id=recorded.stream_id,
+        aggregate_id=event.aggregate_id,
+        aggregate_type=event.aggregate_type,
+        event_type=event.event_type,
+        event_data=codec.decode(event.event_type, as_jsonb(event.event_data)),
+        event_version=recorded.event_version,
+        sequence_number=recorded.sequence_number,
+        occurred_at=event.occurred_at,
+        metadata=decode_metadata(event.event_type, as_jsonb(event.metadata)),
+    )

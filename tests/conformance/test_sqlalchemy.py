@@ -1,0 +1,63 @@
+"""The SQL stores pass the suite that every store must pass."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import NullPool, create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from eventstore import AsyncSqlAlchemyEventStore, SqlAlchemyEventStore
+from eventstore.testing.conformance import (
+    AsyncEventStoreConformance,
+    EventStoreConformance,
+    OpenAsyncStore,
+    OpenStore,
+)
+from eventstore.testing.rollback import rolled_back_async_session, rolled_back_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sqlalchemy import URL
+    from sqlalchemy.orm import Session
+
+    from eventstore import AsyncEventStore, EventRegistry
+
+
+class TestSqlAlchemyEventStore(EventStoreConformance):
+    @pytest.fixture
+    def session(self, event_store_template: URL) -> Iterator[Session]:
+        engine = create_engine(event_store_template, poolclass=NullPool)
+        with rolled_back_session(engine) as session:
+            yield session
+
+    @pytest.fixture
+    def open_store(self, session: Session) -> OpenStore:
+        return lambda registry: nullcontext(SqlAlchemyEventStore(session, registry))
+
+
+class AsyncSuite(AsyncEventStoreConformance):
+    driver: str
+
+    @pytest.fixture
+    def open_store(self, event_store_template: URL) -> OpenAsyncStore:
+        url = event_store_template.set(drivername=f"postgresql+{self.driver}")
+
+        @asynccontextmanager
+        async def open_store(registry: EventRegistry | None) -> AsyncIterator[AsyncEventStore]:
+            engine = create_async_engine(url, poolclass=NullPool)
+            async with rolled_back_async_session(engine) as session:
+                yield AsyncSqlAlchemyEventStore(session, registry)
+
+        return open_store
+
+
+class TestAsyncSqlAlchemyEventStoreOnPsycopg(AsyncSuite):
+    driver = "psycopg"
+
+
+class TestAsyncSqlAlchemyEventStoreOnAsyncpg(AsyncSuite):
+    driver = "asyncpg"
