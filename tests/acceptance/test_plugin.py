@@ -1,0 +1,138 @@
+"""The fixtures as a user's test suite has them: each suite in a pytest of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from sqlalchemy import NullPool, create_engine, text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy import URL
+
+SYNC = """
+    import pytest
+    from eventstore import ANY, EventEnvelope, SqlAlchemyEventStore
+    from sqlalchemy import create_engine, func, select, text
+    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy.orm import Session
+    from eventstore.models import EventRecord, StreamRecord
+
+    def event():
+        return EventEnvelope(aggregate_type="A", event_type="t", event_data={})
+
+    @pytest.mark.parametrize("again", [1, 2])
+    def test_what_is_committed_is_rolled_back(event_store, again):
+        session = event_store.session
+        assert event_store.append_to_stream("s", 0, [event()]) == 1
+        session.commit()
+        session.rollback()
+        assert [e.event_version for e in event_store.read_all_forward()] == [1]
+        with pytest.raises(IntegrityError):
+            session.add(StreamRecord(stream_id="s", version=1))
+            session.flush()
+        session.rollback()
+        assert event_store.append_to_stream("s", 1, [event()]) == 2
+        session.commit()
+
+    @pytest.mark.parametrize("again", [1, 2])
+    def test_what_is_committed_there_is_committed(committed_database, again):
+        engine = create_engine(committed_database)
+        with Session(engine) as session:
+            assert SqlAlchemyEventStore(session).append_to_stream("s", 0, [event()]) == 1
+            session.commit()
+        with Session(engine) as session:
+            assert session.scalar(select(func.count()).select_from(EventRecord)) == 1
+        engine.dispose()
+
+    class TestRegistry:
+        @pytest.fixture
+        def event_registry(self):
+            from eventstore import EventRegistry
+            registry = EventRegistry()
+            registry.register("t", dict)
+            return registry
+
+        def test_the_registry_is_the_suites(self, event_store):
+            from eventstore import UnknownEventType
+            with pytest.raises(UnknownEventType):
+                event_store.append_to_stream(
+                    "s", 0, [EventEnvelope(aggregate_type="A", event_type="u", event_data={})]
+                )
+"""
+
+ASYNC = """
+    import pytest
+    from eventstore import EventEnvelope
+
+    pytestmark = pytest.mark.{marker}
+
+    @pytest.mark.parametrize("again", [1, 2])
+    async def test_what_is_committed_is_rolled_back(async_event_store, again):
+        event = EventEnvelope(aggregate_type="A", event_type="t", event_data={{}})
+        assert await async_event_store.append_to_stream("s", 0, [event]) == 1
+        await async_event_store.session.commit()
+        await async_event_store.session.rollback()
+        assert [e.event_version async for e in async_event_store.read_stream("s")] == [1]
+"""
+
+ANYIO = """
+    import sys
+    sys.modules["pytest_asyncio"] = None  # as where it is not installed
+    import pytest
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+"""
+
+
+def run_suite(folder: Path, server: URL, suite: str, *options: str) -> str:
+    (folder / "test_suite.py").write_text(_unindented(suite))
+    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+    dsn = server.set(drivername="postgresql").render_as_string(hide_password=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", *options],
+        cwd=folder,
+        env=os.environ | {"EVENTSTORE_TEST_DSN": dsn},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _unindented(code: str) -> str:
+    return "\n".join(line.removeprefix("    ") for line in code.splitlines())
+
+
+def test_the_sync_fixtures(tmp_path: Path, server_url: URL) -> None:
+    output = run_suite(tmp_path, server_url, SYNC, "-p", "no:asyncio")
+    assert "5 passed" in output
+    assert "eventstore: the server of EVENTSTORE_TEST_DSN" in output
+
+
+def test_no_database_is_left(tmp_path: Path, server_url: URL) -> None:
+    engine = create_engine(server_url, poolclass=NullPool)
+    names = text("SELECT datname FROM pg_database WHERE datname LIKE 'eventstore_test_%'")
+    with engine.connect() as connection:
+        before = set(connection.execute(names).scalars())
+        run_suite(tmp_path, server_url, SYNC, "-p", "no:asyncio")
+        assert set(connection.execute(names).scalars()) <= before
+
+
+def test_the_async_fixture_under_pytest_asyncio(tmp_path: Path, server_url: URL) -> None:
+    option = ("-o", "asyncio_default_fixture_loop_scope=function")
+    assert "2 passed" in run_suite(tmp_path, server_url, ASYNC.format(marker="asyncio"), *option)
+
+
+def test_the_async_fixture_under_anyio(tmp_path: Path, server_url: URL) -> None:
+    (tmp_path / "without_pytest_asyncio.py").write_text(_unindented(ANYIO))
+    options = ("-p", "no:asyncio", "-p", "without_pytest_asyncio")
+    suite = ASYNC.format(marker="anyio")
+    assert "2 passed" in run_suite(tmp_path, server_url, suite, *options)
