@@ -150,16 +150,16 @@ def find_repeat_by_id(
     Raises :class:`~eventstore.DuplicateEvent` if it knows some and the batch isn't the repeat of
     consecutive events of that stream.
     """
-    recorded = [known[event.event_id] for event in batch.events if event.event_id in known]
-    if not recorded:
+    pairs = [(event, known[event.event_id]) for event in batch.events if event.event_id in known]
+    if not pairs:
         return None
-    is_repeat = len(recorded) == len(batch.events) and all(
-        was.stream_id == batch.stream_id
-        and was.event_version == recorded[0].event_version + place
-        and event.says_the_same_as(was.event)
-        for place, (event, was) in enumerate(zip(batch.events, recorded, strict=True))
-    )
-    if not is_repeat:
+    recorded = [was for _, was in pairs]
+    for event, was in pairs:
+        if was.stream_id != batch.stream_id or not event.says_the_same_as(was.event):
+            raise DuplicateEvent(event.event_id)
+    first = recorded[0].event_version
+    versions = [was.event_version for was in recorded]
+    if versions != list(range(first, first + len(batch.events))):
         raise DuplicateEvent(recorded[0].event.event_id)
     return recorded
 

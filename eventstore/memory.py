@@ -25,7 +25,13 @@ from eventstore.batches import (
 from eventstore.errors import StreamDeleted, StreamNotFound
 from eventstore.events import AnyEnvelope, EventEnvelope
 from eventstore.payloads import PayloadType, as_jsonb, decode_metadata, payload_type
-from eventstore.reading import PAGE_SIZE, EventFilter, ReadOptions, check_feed_range
+from eventstore.reading import (
+    PAGE_SIZE,
+    EventFilter,
+    ReadOptions,
+    StreamCursor,
+    check_feed_range,
+)
 from eventstore.registry import JsonPayloads
 from eventstore.snapshots import Snapshot
 from eventstore.streams import (
@@ -174,6 +180,8 @@ class InMemoryEventStore:
     def _iterate_stream(
         self, stream_id: str, options: ReadOptions, codec: PayloadCodec | PayloadType
     ) -> Iterator[AnyEnvelope]:
+        if StreamCursor(options).limit == 0:
+            return
         with self._lock:
             stream = self._streams.get(stream_id)
             if stream is None:

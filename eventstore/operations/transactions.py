@@ -48,10 +48,14 @@ def atomic(connection: Connection) -> Iterator[None]:
     In a transaction that is a savepoint; where each statement commits by itself, it is a
     transaction for the time of the block.
     """
-    if not is_autocommit(connection):
-        with connection.begin_nested():
-            yield
-        return
+    transaction = explicit_transaction if is_autocommit(connection) else _savepoint
+    with transaction(connection):
+        yield
+
+
+@contextmanager
+def explicit_transaction(connection: Connection) -> Iterator[None]:
+    """Run the block in a transaction on a connection that is in AUTOCOMMIT."""
     connection.exec_driver_sql("BEGIN")
     try:
         yield
@@ -59,3 +63,9 @@ def atomic(connection: Connection) -> Iterator[None]:
         connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
+
+
+@contextmanager
+def _savepoint(connection: Connection) -> Iterator[None]:
+    with connection.begin_nested():
+        yield

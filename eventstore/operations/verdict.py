@@ -156,11 +156,12 @@ def _find_by_id(
     rows = run(connection, _by_id(), values, schema=schema).all()
     if not rows:
         return None
+    for row in rows:
+        if row.stream_id != batch.stream_id or not row.same:
+            raise DuplicateEvent(batch.events[row.ordinal - 1].event_id)
     first = rows[0].event_version
-    if len(rows) != len(batch.events) or not all(
-        row.same and row.stream_id == batch.stream_id and row.event_version == first + index
-        for index, row in enumerate(rows)
-    ):
+    versions = [row.event_version for row in rows]
+    if versions != list(range(first, first + len(batch.events))):
         raise DuplicateEvent(batch.events[rows[0].ordinal - 1].event_id)
     positions = tuple(row.sequence_number for row in rows)
     return AppendedStream(batch.stream_id, rows[-1].event_version, positions)

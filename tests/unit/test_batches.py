@@ -131,7 +131,7 @@ def test_a_repeat_by_id(repeat: EncodedBatch, versions: list[int] | None) -> Non
         (batch("c", "d", first_id=3), 3),
         (batch("new", "a", first_id=0), 1),
         (batch("other"), 1),
-        (batch("a", "other"), 1),
+        (batch("a", "other"), 2),
         (batch("a", stream_id="t"), 1),
     ],
 )

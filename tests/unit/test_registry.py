@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -134,6 +135,7 @@ def test_a_name_that_is_not_registered_is_not_read(registry: EventRegistry) -> N
         ({"order_id": "7"}, "order-placed"),
         (OrderPlaced(order_id="7"), "order-tagged"),
         ([1], "order-tagged"),
+        (OrderedDict(text="a"), "order-tagged"),
         ({"text": 7}, "order-noted"),
         ({"text": "a", "more": "b"}, "order-noted"),
         (OrderPaid("7"), "order-paid"),  # type: ignore[arg-type]

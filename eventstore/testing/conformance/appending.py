@@ -1,5 +1,4 @@
 """Appending to one stream, and the table of expected versions."""
-# ruff: noqa: D102, PLR2004, S101, S301 - tests: names that speak, literals, asserts, own pickles
 
 from __future__ import annotations
 

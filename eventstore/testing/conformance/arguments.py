@@ -1,5 +1,4 @@
 """Wrong arguments: refused at the call, before anything is read or written."""
-# ruff: noqa: D102, S101 - tests: names that speak, literals, asserts
 
 from __future__ import annotations
 

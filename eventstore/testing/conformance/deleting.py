@@ -1,5 +1,4 @@
 """Soft deletion: a deleted stream is closed, nothing of it is lost, and it can be restored."""
-# ruff: noqa: D102, PLR2004, S101 - tests: names that speak, literals, asserts
 
 from __future__ import annotations
 

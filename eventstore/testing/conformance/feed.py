@@ -1,5 +1,4 @@
 """Reading the whole store forward, in the order of the feed, with and without filters."""
-# ruff: noqa: D102, S101 - tests: names that speak, literals, asserts
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """What an event says: kept without loss, or refused before it is written."""
-# ruff: noqa: D102, S101 - tests: names that speak, literals, asserts
 
 from __future__ import annotations
 
@@ -239,7 +238,7 @@ class Metadata:
 
     def test_further_keys_are_kept(self, store: EventStore) -> None:
         metadata = EventMetadata(
-            correlation_id=uuid4(),  # type: ignore[arg-type]
+            correlation_id=uuid4(),
             causation_id="command-7",
             user_id="ann",
             source_service="billing",
@@ -255,7 +254,7 @@ class Metadata:
         assert recorded.metadata == EventMetadata()
 
     @pytest.mark.parametrize(("value", "path"), _UNSTORABLE, ids=range(len(_UNSTORABLE)))
-    def test_a_value_is_refused(self, store: EventStore, value: object, path: str) -> None:
+    def test_a_further_value_is_refused(self, store: EventStore, value: object, path: str) -> None:
         error = _refused(store, noted(metadata={"further": {"value": value}}))
         assert (error.event_type, error.path) == ("noted", f"metadata.further.value{path}")
 

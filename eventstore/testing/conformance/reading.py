@@ -1,5 +1,4 @@
 """Reading one stream: every range, in both directions, whatever the size of a page."""
-# ruff: noqa: D102, PLR2004, S101 - tests: names that speak, literals, asserts
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """The same batch again: recognised by the ids of its events, or by their idempotency keys."""
-# ruff: noqa: D102, PLR2004, S101 - tests: names that speak, literals, asserts
 
 from __future__ import annotations
 
@@ -183,7 +182,7 @@ class RetriesByKey:
     """A request's key, used on a stream, names one batch there; event ids may differ."""
 
     @pytest.mark.parametrize("expected", _ANY_EXPECTATION)
-    def test_the_same_batch_whatever_is_expected(
+    def test_the_same_batch_under_its_key_whatever_is_expected(
         self, store: EventStore, expected: ExpectedVersion
     ) -> None:
         stream = new_stream()

@@ -1,5 +1,4 @@
 """One atomic append to several streams, with checks on streams that are only read."""
-# ruff: noqa: D102, S101 - tests: names that speak, literals, asserts
 
 from __future__ import annotations
 
@@ -87,7 +86,10 @@ class SeveralStreams:
     def test_a_stream_that_is_only_read_must_hold_still(self, store: EventStore) -> None:
         written, read = new_stream(), new_stream()
         store.append_to_stream(read, NO_STREAM, [noted()])
-        store.append(StreamAppend(written, NO_STREAM, [noted()]), require=[StreamAt(read, 1)])
+        result = store.append(
+            StreamAppend(written, NO_STREAM, [noted()]), require=[StreamAt(read, 1)]
+        )
+        assert [placed.stream_id for placed in result.streams] == [written]
         store.append_to_stream(read, 1, [noted()])
         with pytest.raises(ConcurrencyConflict) as caught:
             store.append(StreamAppend(written, 1, [noted()]), require=[StreamAt(read, 1)])
@@ -122,6 +124,7 @@ class SeveralStreams:
         # Neither expected versions nor requirements are judged: the first call met them.
         again = store.append(*appends, require=require)
         assert again.already_appended
+        assert [placed.stream_id for placed in again.streams] == [one, checked, other]
         assert (again[one], again[other]) == (first[one], first[other])
         assert again[checked] == AppendedStream(checked, 1, ())
         assert texts(store, one) == ["a", "b", "later"]

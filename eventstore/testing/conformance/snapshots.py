@@ -1,5 +1,4 @@
 """Snapshots: the newest is kept, and only one that fits its stream is given back."""
-# ruff: noqa: D102, PLR2004, S101 - tests: names that speak, literals, asserts
 
 from __future__ import annotations
 
