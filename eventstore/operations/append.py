@@ -232,15 +232,12 @@ def _append_statement(*, exact: bool, creates: bool, keyed: bool, skip_known: bo
     )
     may_write = [
         fence.c.held,
-        ~select(events_table.c.event_id)
-        .join(rows, events_table.c.event_id == rows.c.event_id)
-        .exists(),
+        ~select(events_table.c.event_id).where(verdict.has_known_id(rows)).exists(),
     ]
     if keyed:
         may_write.append(
             ~select(events_table.c.event_id)
-            .join(rows, verdict.idempotency_key() == rows.c.idempotency_key)
-            .where(events_table.c.stream_id == stream_id)
+            .where(events_table.c.stream_id == stream_id, verdict.has_known_key(rows))
             .exists()
         )
     if not creates:

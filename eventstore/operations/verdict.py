@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement, Connection, Select
+    from sqlalchemy import CTE, ColumnElement, Connection, Select
 
     from eventstore.batches import EncodedBatch
     from eventstore.streams import StreamState
@@ -109,7 +109,24 @@ def foreign_event(
     return None
 
 
-def idempotency_key() -> ColumnElement[str]:
+def has_known_id(rows: CTE) -> ColumnElement[bool]:
+    """Return the condition that an event has the id of one of ``rows``.
+
+    The ids are an array, not a join: a join is planned by guesses (100 rows in ``rows``, whatever
+    the statistics of ``events`` say), which may end in a scan of the whole table.
+    """
+    return events_table.c.event_id == func.any(
+        func.array(select(rows.c.event_id).scalar_subquery())
+    )
+
+
+def has_known_key(rows: CTE) -> ColumnElement[bool]:
+    """Return the condition that an event has the idempotency key of one of ``rows``."""
+    keys = select(rows.c.idempotency_key).where(rows.c.idempotency_key.is_not(None))
+    return _idempotency_key() == func.any(func.array(keys.scalar_subquery()))
+
+
+def _idempotency_key() -> ColumnElement[str]:
     """Return the expression that the index of idempotency keys is on."""
     return events_table.c.metadata.op("->>")("idempotency_key")
 
@@ -215,6 +232,7 @@ def _by_id() -> Select[Any]:
             _says_the_same(rows).label("same"),
         )
         .join(events_table, events_table.c.event_id == rows.c.event_id)
+        .where(has_known_id(rows))
         .order_by(rows.c.ordinal)
     )
 
@@ -225,8 +243,8 @@ def _first_use_of_key() -> Select[Any]:
     rows = incoming()
     return (
         select(rows.c.ordinal, func.min(events_table.c.event_version).label("event_version"))
-        .join(events_table, idempotency_key() == rows.c.idempotency_key)
-        .where(events_table.c.stream_id == parameter("stream_id", String))
+        .join(events_table, _idempotency_key() == rows.c.idempotency_key)
+        .where(events_table.c.stream_id == parameter("stream_id", String), has_known_key(rows))
         .group_by(rows.c.ordinal)
         .order_by(rows.c.ordinal)
         .limit(1)
@@ -243,10 +261,10 @@ def _at_versions() -> Select[Any]:
         select(
             events_table.c.event_version,
             events_table.c.sequence_number,
-            idempotency_key().label("key"),
+            _idempotency_key().label("key"),
             (
                 _says_the_same(rows)
-                & idempotency_key().is_not_distinct_from(rows.c.idempotency_key)
+                & _idempotency_key().is_not_distinct_from(rows.c.idempotency_key)
             ).label("same"),
         )
         .join_from(

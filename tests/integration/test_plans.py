@@ -1,0 +1,67 @@
+"""No operation walks the table, whatever the planner knows of it: cost stays flat as it grows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from eventstore import (
+    ANY,
+    NO_STREAM,
+    EventFilter,
+    EventMetadata,
+    ReadOptions,
+    SqlAlchemyEventStore,
+    StreamAppend,
+    StreamAt,
+)
+from tests.fixtures.events import new_event, new_events
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import Session, sessionmaker
+
+KNOWN = new_events(3)
+KEY = EventMetadata(idempotency_key="k")
+
+OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
+    "append": lambda store: store.append_to_stream("new", NO_STREAM, new_events(3)),
+    "append with a key": lambda store: store.append_to_stream("new", ANY, [new_event(key="x")]),
+    "append to several streams": lambda store: store.append(
+        StreamAppend("new", NO_STREAM, new_events(2)), require=[StreamAt("known", 4)]
+    ),
+    "a retry by ids": lambda store: store.append_to_stream("known", NO_STREAM, KNOWN),
+    "a retry by key": lambda store: store.append_to_stream(
+        "known", NO_STREAM, [new_event({"n": 0}, metadata=KEY)]
+    ),
+    "the newest events of a stream": lambda store: list(
+        store.read_stream("big", ReadOptions(backward=True, max_count=10))
+    ),
+    "the end of the feed": lambda store: list(store.read_all_forward(19_990)),
+    "a filtered end of the feed": lambda store: list(
+        store.read_all_forward(19_990, filters=EventFilter(event_types=["no such"]))
+    ),
+    "delete and restore": lambda store: (store.delete_stream("big"), store.restore_stream("big")),
+}
+
+
+@pytest.mark.parametrize("is_analyzed", [True, False])
+def test_no_operation_scans_the_events(sessions: sessionmaker[Session], is_analyzed: bool) -> None:
+    with sessions.begin() as session:
+        session.execute(text("ALTER TABLE events SET (autovacuum_enabled = off)"))
+        store = SqlAlchemyEventStore(session)
+        store.append_to_stream("big", NO_STREAM, new_events(20_000))
+        store.append_to_stream("known", NO_STREAM, KNOWN)
+        store.append_to_stream("known", 3, [new_event({"n": 0}, metadata=KEY)])
+        if is_analyzed:
+            session.execute(text("ANALYZE"))
+    for name, operation in OPERATIONS.items():
+        with sessions() as session:
+            operation(SqlAlchemyEventStore(session))
+            scans = session.execute(
+                text("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'events'")
+            ).scalar_one()
+            assert scans == 0, name
