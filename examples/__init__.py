@@ -1,0 +1,1 @@
+"""Programs that show the library at work; each one runs from the root of a checkout."""

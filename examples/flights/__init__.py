@@ -1,0 +1,22 @@
+"""The flights out of New York in the first week of January 2013, as events.
+
+``python -m examples.flights`` runs it all. What to read first:
+
+- ``events``: the domain. Which events a flight has, and what is known of it after them.
+- ``timetable``: the data. From rows of a CSV file to events, in the order of their happening.
+- ``punctuality``: a projection. One table, folded from the feed, and once more from the file.
+- ``refunds``: a read model. Its rows commit together with their events.
+- ``tour``: the library. What it answers when writers collide, retry, fail and look back.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+#: The checkout.
+ROOT = Path(__file__).parents[2]
+
+
+def data_dir(days: int) -> Path:
+    """Return where the embedded server keeps the flights of the first ``days`` days."""
+    return ROOT / ".data" / f"flights-{days}-days"
