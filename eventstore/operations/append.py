@@ -26,6 +26,7 @@ from sqlalchemy import (
     String,
     func,
     literal,
+    literal_column,
     select,
     true,
     update,
@@ -228,7 +229,8 @@ def _append_statement(*, exact: bool, creates: bool, keyed: bool, skip_known: bo
     expected = (
         parameter("expected", BigInteger)
         if exact
-        else func.coalesce(select(seen.c.version).scalar_subquery(), 0)
+        # A literal column: SQLAlchemy 2.0 doesn't look for constants inside ON CONFLICT.
+        else func.coalesce(select(seen.c.version).scalar_subquery(), literal_column("0"))
     )
     may_write = [
         fence.c.held,

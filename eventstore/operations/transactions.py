@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from eventstore.models import EventRecord
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
     from sqlalchemy.orm import Session
+
+#: libpq's PQTRANS_IDLE: no transaction is open (PostgreSQL manual, PQtransactionStatus).
+_IDLE: Final = 0
 
 
 def connection_of(session: Session) -> Connection:
@@ -36,9 +39,18 @@ def schema_of(connection: Connection, schema: str | None) -> str | None:
 
 
 def is_autocommit(connection: Connection) -> bool:
-    """Tell whether each statement is a transaction of its own."""
-    raw = connection.connection.dbapi_connection
-    return raw is not None and connection.dialect.detect_autocommit_setting(raw)
+    """Tell whether each statement is a transaction of its own.
+
+    SQLAlchemy's setting alone doesn't tell: the caller may have sent a BEGIN by hand.
+    """
+    pooled = connection.connection
+    raw: Any = pooled.dbapi_connection
+    if raw is None or not connection.dialect.detect_autocommit_setting(raw):
+        return False
+    driver: Any = pooled.driver_connection
+    if connection.dialect.driver == "asyncpg":
+        return not driver.is_in_transaction()
+    return bool(driver.info.transaction_status == _IDLE)
 
 
 @contextmanager

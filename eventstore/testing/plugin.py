@@ -69,22 +69,38 @@ def event_store_server() -> Iterator[URL]:
         )
     from eventstore.embedded import EmbeddedPostgres  # noqa: PLC0415 - an extra
 
-    # What a crash of the machine would lose is thrown away after the tests anyway.
-    with EmbeddedPostgres(settings={"fsync": "off", "max_connections": "200"}) as server:
+    settings = {
+        "fsync": "off",  # what a crash of the machine would lose is thrown away anyway
+        "max_connections": "200",
+        "max_prepared_transactions": "10",
+    }
+    with EmbeddedPostgres(settings=settings) as server:
         yield server.url()
 
 
 @pytest.fixture(scope="session")
 def event_store_template(event_store_server: URL) -> Iterator[URL]:
-    """Give the URL of a database with the tables, for rolled-back tests and as a template."""
+    """Give the URL of a database with the tables that nobody uses: the others are its copies."""
     with migrated_database(event_store_server) as database:
         yield database
 
 
 @pytest.fixture(scope="session")
-def _event_store_engine(event_store_template: URL) -> Engine:
-    # No pool: a template can't be copied while anybody is connected to it.
-    return create_engine(event_store_template, poolclass=NullPool)
+def event_store_database(event_store_server: URL, event_store_template: URL) -> Iterator[URL]:
+    """Give the URL of the database in which tests are rolled back.
+
+    Not the template itself: a rollback does not take back a sequence's numbers.
+    """
+    template = event_store_template.database
+    with temporary_database(event_store_server, template=template) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def _event_store_engine(event_store_database: URL) -> Iterator[Engine]:
+    engine = create_engine(event_store_database)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
@@ -104,12 +120,13 @@ def event_store(
 
 @_async_fixture
 async def async_event_store(
-    event_store_template: URL, event_registry: EventRegistry | None
+    event_store_database: URL, event_registry: EventRegistry | None
 ) -> AsyncIterator[AsyncSqlAlchemyEventStore]:
     """Give an async store whose session is rolled back after the test."""
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - an extra
 
-    engine = create_async_engine(event_store_template, poolclass=NullPool)
+    # No pool: each test may have an event loop of its own.
+    engine = create_async_engine(event_store_database, poolclass=NullPool)
     async with rolled_back_async_session(engine) as session:
         yield AsyncSqlAlchemyEventStore(session, event_registry)
 

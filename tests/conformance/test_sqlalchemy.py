@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 class TestSqlAlchemyEventStore(EventStoreConformance):
     @pytest.fixture
-    def session(self, event_store_template: URL) -> Iterator[Session]:
-        engine = create_engine(event_store_template, poolclass=NullPool)
+    def session(self, event_store_database: URL) -> Iterator[Session]:
+        engine = create_engine(event_store_database, poolclass=NullPool)
         with rolled_back_session(engine) as session:
             yield session
 
@@ -43,8 +43,8 @@ class AsyncSuite(AsyncEventStoreConformance):
     driver: str
 
     @pytest.fixture
-    def open_store(self, event_store_template: URL) -> OpenAsyncStore:
-        url = event_store_template.set(drivername=f"postgresql+{self.driver}")
+    def open_store(self, event_store_database: URL) -> OpenAsyncStore:
+        url = event_store_database.set(drivername=f"postgresql+{self.driver}")
 
         @asynccontextmanager
         async def open_store(registry: EventRegistry | None) -> AsyncIterator[AsyncEventStore]:

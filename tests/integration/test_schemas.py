@@ -118,8 +118,7 @@ def test_missing_tables_are_told_with_the_cure(empty: Engine) -> None:
 
 
 def test_another_database_is_refused() -> None:
-    with (
-        Session(create_engine("sqlite://")) as session,
-        pytest.raises(ValueError, match="sqlite"),
-    ):
+    engine = create_engine("sqlite://")
+    with Session(engine) as session, pytest.raises(ValueError, match="sqlite"):
         SqlAlchemyEventStore(session).append_to_stream("s", ANY, [new_event()])
+    engine.dispose()

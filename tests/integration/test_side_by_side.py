@@ -219,9 +219,9 @@ class SideBySide(RuleBasedStateMachine):
         self.same(facts)
 
 
-def test_the_stores_never_differ(event_store_template: URL) -> None:
+def test_the_stores_never_differ(event_store_database: URL) -> None:
     class Machine(SideBySide):
-        database = event_store_template
+        database = event_store_database
 
     Machine.TestCase.settings = settings(
         max_examples=30,

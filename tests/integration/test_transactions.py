@@ -265,6 +265,27 @@ class TestAutocommit:
             assert SqlAlchemyEventStore(session).append_to_stream("t", 0, [new_event()]) == 1
 
 
+def test_a_transaction_by_hand_is_the_callers_too(
+    engine: Engine, sessions: sessionmaker[Session]
+) -> None:
+    """On a connection that SQLAlchemy holds for AUTOCOMMIT; the store must not end it."""
+    with sessions.begin() as session:
+        prepare(SqlAlchemyEventStore(session))
+    before = everything(sessions)
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with autocommit.connect() as connection, Session(connection) as session:
+        store = SqlAlchemyEventStore(session)
+        connection.exec_driver_sql("BEGIN")
+        store.append(StreamAppend("a", NO_STREAM, [new_event()]), StreamAppend("b", 0, []))
+        for name in ("a part of a batch", "one of several streams", "another version"):
+            expected, write = REFUSED[name]
+            with pytest.raises(expected):
+                write(store)
+        assert store.append_to_stream("a", 1, [new_event()]) == 2
+        connection.exec_driver_sql("ROLLBACK")
+    assert everything(sessions) == before
+
+
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
 class TestSnapshotIsolation:
     def test_a_conflict_that_the_snapshot_shows(
