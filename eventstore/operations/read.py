@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from eventstore.errors import StreamDeleted
-from eventstore.events import EventEnvelope
+from eventstore.events import recorded
 from eventstore.models import events_table, streams_table
 from eventstore.operations.fence import read_mark
 from eventstore.operations.statements import parameter, run
@@ -34,6 +34,8 @@ from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.payloads import decode_metadata, payload_type
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
@@ -69,8 +71,9 @@ def read_stream_page(
     deleted_at = zoned(rows[0].deleted_at)
     if deleted_at is not None and not cursor.include_deleted:
         raise StreamDeleted(stream_id, deleted_at)
-    # A stream without an event in the range gives one row without an event.
-    return [_envelope(row, as_type, codec) for row in rows if row.event_id is not None]
+    if rows[0].event_id is None:
+        return []  # the stream has no event in the range, but a state
+    return _envelopes(rows, as_type, codec)
 
 
 def read_feed_position(session: Session, *, schema: str | None) -> int:
@@ -101,29 +104,42 @@ def read_feed_page(
         values | given,
         schema=schema_of(connection, schema),
     )
-    return [_envelope(row, None, codec) for row in rows]
+    return _envelopes(rows, None, codec)
 
 
-def _envelope(row: Any, as_type: Any, codec: PayloadCodec) -> AnyEnvelope:
-    event_type = row.event_type
-    event_id = row.event_id
-    return EventEnvelope.model_construct(
-        # asyncpg has a class of its own.
-        event_id=event_id if type(event_id) is UUID else UUID(int=event_id.int),
-        stream_id=row.stream_id,
-        aggregate_id=row.aggregate_id,
-        aggregate_type=row.aggregate_type,
-        event_type=event_type,
-        event_data=(
-            codec.decode(event_type, row.event_data)
-            if as_type is None
-            else payload_type(as_type).decode(event_type, row.event_data)
-        ),
-        event_version=row.event_version,
-        sequence_number=row.sequence_number,
-        occurred_at=zoned(row.occurred_at),
-        metadata=decode_metadata(event_type, row.metadata),
-    )
+def _envelopes(rows: Iterable[Any], as_type: Any, codec: PayloadCodec) -> list[AnyEnvelope]:
+    """Return the events of rows that begin with :func:`_columns`."""
+    decode = codec.decode if as_type is None else payload_type(as_type).decode
+    return [
+        recorded(
+            {
+                # asyncpg has a class of its own.
+                "event_id": event_id if type(event_id) is UUID else UUID(int=event_id.int),
+                "stream_id": stream_id,
+                "aggregate_id": aggregate_id,
+                "aggregate_type": aggregate_type,
+                "event_type": event_type,
+                "event_data": decode(event_type, event_data),
+                "event_version": event_version,
+                "sequence_number": sequence_number,
+                "occurred_at": zoned(occurred_at),
+                "metadata": decode_metadata(event_type, metadata),
+            }
+        )
+        for (
+            event_id,
+            stream_id,
+            aggregate_id,
+            aggregate_type,
+            event_type,
+            event_data,
+            event_version,
+            sequence_number,
+            occurred_at,
+            metadata,
+            *_,
+        ) in rows
+    ]
 
 
 def _columns() -> list[ColumnElement[Any]]:
@@ -156,7 +172,7 @@ def _stream_page(*, backward: bool) -> Select[Any]:
         .lateral("page")
     )
     return (
-        select(in_utc(streams_table.c.deleted_at), *page.c)
+        select(*page.c, in_utc(streams_table.c.deleted_at))
         .select_from(streams_table.outerjoin(page, true()))
         .where(streams_table.c.stream_id == parameter("stream_id", String))
         .order_by(page.c.event_version.desc() if backward else page.c.event_version)
