@@ -14,9 +14,13 @@ from eventstore import (
     ANY,
     NO_STREAM,
     AsyncSqlAlchemyEventStore,
+    ConcurrencyConflict,
+    ConnectionUnusable,
+    DuplicateEvent,
     EventMetadata,
     Snapshot,
     SqlAlchemyEventStore,
+    TransactionConflict,
     async_event_store,
 )
 from tests.fixtures.events import new_event, new_events
@@ -147,3 +151,42 @@ def test_a_long_stream_is_read_in_pages_while_the_session_is_used(async_url: URL
             return seen
 
     assert asyncio.run(scenario()) == list(range(1, 1_201))
+
+
+def test_what_the_server_says_is_recognised_on_every_driver(async_url: URL) -> None:
+    """Constraint names and SQLSTATEs: each driver has its own place for them."""
+
+    async def scenario() -> None:
+        async with async_engine_of(async_url) as pool, AsyncSession(pool) as session:
+            store = AsyncSqlAlchemyEventStore(session)
+            known = new_event()
+            await store.append_to_stream("s", NO_STREAM, [known])
+            # The stream's row says less than its events: the constraint is the arbiter.
+            await session.execute(text("UPDATE streams SET version = 0"))
+            with pytest.raises(ConcurrencyConflict) as conflict:
+                await store.append_to_stream("s", NO_STREAM, [new_event()])
+            assert (conflict.value.expected, conflict.value.actual) == (0, 1)
+            await session.execute(text("UPDATE streams SET version = 1"))
+            with pytest.raises(DuplicateEvent):
+                await store.append_to_stream("t", NO_STREAM, [known])
+            await session.commit()
+
+            await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
+            await session.execute(text("SELECT count(*) FROM events"))
+            async with async_store_on(pool) as other:
+                await other.append_to_stream("s", 1, [new_event()])
+            with pytest.raises(TransactionConflict) as lost:
+                await store.append_to_stream("s", 1, [new_event()])
+            assert lost.value.sqlstate == "40001"
+            await session.rollback()
+
+            pid = (await session.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+            async with pool.connect() as killer:
+                await killer.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+            with pytest.raises(ConnectionUnusable):
+                await store.append_to_stream("s", 2, [new_event()])
+            await session.rollback()
+            assert await store.append_to_stream("s", 2, [new_event()]) == 3
+            await session.rollback()
+
+    asyncio.run(scenario())
