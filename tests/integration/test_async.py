@@ -20,6 +20,7 @@ from eventstore import (
     EventMetadata,
     Snapshot,
     SqlAlchemyEventStore,
+    StreamAppend,
     TransactionConflict,
     async_event_store,
 )
@@ -188,5 +189,33 @@ def test_what_the_server_says_is_recognised_on_every_driver(async_url: URL) -> N
             await session.rollback()
             assert await store.append_to_stream("s", 2, [new_event()]) == 3
             await session.rollback()
+
+    asyncio.run(scenario())
+
+
+def test_each_call_is_a_transaction_in_autocommit(async_url: URL) -> None:
+    async def scenario() -> None:
+        async with (
+            async_engine_of(async_url, isolation_level="AUTOCOMMIT") as pool,
+            AsyncSession(pool) as session,
+        ):
+            store = AsyncSqlAlchemyEventStore(session)
+            known = new_events(2)
+            await store.append_to_stream("s", NO_STREAM, known)
+            await store.append(
+                StreamAppend("a", NO_STREAM, [new_event()]), StreamAppend("b", 0, [new_event()])
+            )
+            assert await store.append_to_stream("s", ANY, known) == 2
+            for refused in (
+                store.append(StreamAppend("c", 0, [new_event()]), StreamAppend("a", 7, known)),
+                store.append_to_stream("t", NO_STREAM, [known[0]]),
+            ):
+                with pytest.raises((ConcurrencyConflict, DuplicateEvent)):
+                    await refused
+            feed = [event.stream_id async for event in store.read_all_forward()]
+            assert feed == ["s", "s", "a", "b"]
+            assert await store.get_stream_info("c") is None
+            await session.rollback()
+            assert await store.append_to_stream("s", 2, [new_event()]) == 3
 
     asyncio.run(scenario())
