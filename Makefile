@@ -44,6 +44,7 @@ lint: $(READY) ## Check style, formatting and the rings of imports
 types: $(READY) ## Check the types of the package, its public face and the examples
 	$(BIN)/mypy
 	$(BIN)/mypy tests/typing/api.py examples
+	$(BIN)/mypy --explicit-package-bases benchmarks
 
 .PHONY: test-fast
 test-fast: $(READY) ## The tests that need no database: seconds
@@ -60,6 +61,10 @@ test-embedded: $(READY) ## All tests on an embedded PostgreSQL
 test-server: $(READY) ## All tests on the server of EVENTSTORE_TEST_DSN, if it is set
 	@if [ -n "$$EVENTSTORE_TEST_DSN" ]; then $(PYTEST) -m 'not embedded'; \
 	else echo "not tested on a server of yours: set EVENTSTORE_TEST_DSN to its URL"; fi
+
+.PHONY: bench-quick
+bench-quick: $(READY) ## Our store beside hand-written SQL, in under two minutes; args="--json FILE"
+	$(BIN)/python -m benchmarks.quick $(args)
 
 .PHONY: migrate
 migrate: $(READY) ## Migrate the database of EVENTSTORE_DATABASE_URL
