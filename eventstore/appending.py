@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from eventstore.events import AnyEnvelope
     from eventstore.streams import ExpectedVersion
@@ -45,6 +45,12 @@ class AppendResult:
     streams: tuple[AppendedStream, ...]
     #: The same events were appended before: nothing was written now, these are the first places.
     already_appended: bool = False
+
+    def __iter__(self) -> Iterator[AppendedStream]:
+        return iter(self.streams)
+
+    def __contains__(self, stream_id: object) -> bool:
+        return any(stream.stream_id == stream_id for stream in self.streams)
 
     def __getitem__(self, stream_id: str) -> AppendedStream:
         """Return the outcome for one stream; KeyError if it was not part of the append."""

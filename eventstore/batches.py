@@ -6,21 +6,30 @@ same ids, or the same idempotency keys, and say the same: then the first places 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from itertools import chain
 from typing import TYPE_CHECKING
+from uuid import UUID
 
+from eventstore.appending import StreamAppend, StreamAt
 from eventstore.errors import DuplicateEvent, IdempotencyMismatch
-from eventstore.events import EventEnvelope
+from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.payloads import canonical_json, encode_metadata
-from eventstore.streams import check_expected_version, check_stream_id
+from eventstore.streams import (
+    MAX_ID_LENGTH,
+    MAX_TYPE_LENGTH,
+    check_aware,
+    check_expected_version,
+    check_stream_id,
+    check_text,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
-    from uuid import UUID
 
-    from eventstore.appending import StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope
     from eventstore.registry import PayloadCodec
     from eventstore.streams import ExpectedVersion, StreamState
@@ -82,6 +91,8 @@ def encode_batch(
     :class:`~eventstore.SerializationError` for an event that can't be read back.
     """
     check_stream_id(stream_id)
+    if isinstance(events, str | bytes | Mapping) or not isinstance(events, Iterable):
+        raise TypeError(f"events must be a sequence of EventEnvelope, not {type(events).__name__}")
     return EncodedBatch(
         stream_id=stream_id,
         expected_version=check_expected_version(expected_version),
@@ -99,6 +110,10 @@ def encode_batches(
     """
     if not appends:
         raise ValueError("nothing to append: give at least one StreamAppend")
+    for given, wanted in ((appends, StreamAppend), (require, StreamAt)):
+        for each in given:
+            if not isinstance(each, wanted):
+                raise TypeError(f"{wanted.__name__} was expected, not {type(each).__name__}")
     writes = ((append.stream_id, append.expected_version, append.events) for append in appends)
     checks = ((at.stream_id, at.expected_version, ()) for at in require)
     batches = [encode_batch(*each, codec) for each in chain(writes, checks)]
@@ -110,6 +125,7 @@ def encode_batches(
 def _encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:
     if not isinstance(event, EventEnvelope):
         raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
+    _refuse_unchecked_copy(event)
     event_type, event_data = codec.encode(event)
     return EncodedEvent(
         event_id=event.event_id,
@@ -117,10 +133,26 @@ def _encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> En
         aggregate_type=event.aggregate_type,
         event_type=event_type,
         event_data=event_data,
-        occurred_at=event.occurred_at,
+        occurred_at=event.occurred_at.astimezone(UTC),
         metadata=encode_metadata(event_type, event.metadata),
         idempotency_key=event.metadata.idempotency_key,
     )
+
+
+def _refuse_unchecked_copy(event: AnyEnvelope) -> None:
+    """Raise TypeError or ValueError for what ``model_copy(update=...)`` has not validated."""
+    if not isinstance(event.event_id, UUID):
+        raise TypeError(f"event_id must be a UUID, not {event.event_id!r}")
+    if not isinstance(event.metadata, EventMetadata):
+        raise TypeError(f"metadata must be EventMetadata, not {type(event.metadata).__name__}")
+    check_aware("occurred_at", event.occurred_at)
+    check_text("aggregate_type", event.aggregate_type, MAX_TYPE_LENGTH)
+    if event.aggregate_id != "":
+        check_text("aggregate_id", event.aggregate_id, MAX_ID_LENGTH)
+    if event.event_type != "":
+        check_text("event_type", event.event_type, MAX_TYPE_LENGTH)
+    if event.metadata.idempotency_key is not None:
+        check_text("idempotency_key", event.metadata.idempotency_key, MAX_ID_LENGTH)
 
 
 def refuse_stream_twice(stream_ids: Iterable[str]) -> None:

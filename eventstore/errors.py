@@ -160,9 +160,11 @@ class UpcastingError(SerializationError):
 
 
 class TransactionConflict(EventStoreError):
-    """PostgreSQL ended the transaction: serialization failure (40001) or deadlock (40P01).
+    """The transaction can't go on: serialization failure (40001) or deadlock (40P01).
 
-    Nothing of the transaction is kept. Roll back and run the whole of it again.
+    Rarely a unique violation (23505) whose cause can't be told apart: a batch was half written
+    while the sequence of positions was behind its events. Nothing of the transaction is kept. Roll
+    back and run the whole of it again.
     """
 
     retryable = True

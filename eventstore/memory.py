@@ -30,10 +30,10 @@ from eventstore.reading import (
     EventFilter,
     ReadOptions,
     StreamCursor,
-    check_feed_range,
+    check_feed_read,
 )
 from eventstore.registry import JsonPayloads
-from eventstore.snapshots import Snapshot
+from eventstore.snapshots import Snapshot, check_snapshot
 from eventstore.streams import (
     MAX_ID_LENGTH,
     MAX_TYPE_LENGTH,
@@ -207,7 +207,7 @@ class InMemoryEventStore:
         It ends with the last event that is there when the iteration begins. ``page_size`` bounds
         what a store on a database holds in memory at a time.
         """
-        check_feed_range(from_position, max_count, page_size)
+        check_feed_read(from_position, max_count, filters, page_size)
         return self._iterate_feed(from_position, max_count, filters)
 
     def _iterate_feed(
@@ -252,14 +252,14 @@ class InMemoryEventStore:
 
     def save_snapshot(self, snapshot: AnySnapshot) -> None:
         """Keep ``snapshot``, unless there is one of a later version."""
-        if not isinstance(snapshot, Snapshot):
-            raise TypeError(f"snapshot must be a Snapshot, not a {type(snapshot).__qualname__}")
+        check_snapshot(snapshot)
         data_type: Any = type(snapshot.data)
         data = payload_type(data_type).encode(snapshot.aggregate_type, snapshot.data)
         key = snapshot.aggregate_id, snapshot.aggregate_type
         with self._lock:
             kept = self._snapshots.get(key)
-            if kept is None or kept.version <= snapshot.version:
+            version, _ = self._state(snapshot.aggregate_id)
+            if kept is None or kept.version <= snapshot.version or 0 < version < kept.version:
                 self._snapshots[key] = snapshot.model_copy(update={"data": data})
 
     @overload

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from eventstore.streams import (
     MAX_ID_LENGTH,
+    MAX_TEXT_LENGTH,
     MAX_TYPE_LENGTH,
     MAX_VERSION,
     check_number,
@@ -43,6 +44,9 @@ class ReadOptions:
             if value is not None:
                 check_number(name, value)
         check_page_size(self.page_size)
+        for name in ("backward", "include_deleted"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} must be a bool, not {getattr(self, name)!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +68,10 @@ class EventFilter:
     ) -> None:
         object.__setattr__(self, "event_types", _names("event_types", event_types))
         object.__setattr__(self, "aggregate_types", _names("aggregate_types", aggregate_types))
-        if stream_prefix:
+        if stream_prefix != "":
             check_text("stream_prefix", stream_prefix, MAX_ID_LENGTH)
         if correlation_id is not None:
-            check_text("correlation_id", correlation_id, MAX_ID_LENGTH)
+            check_text("correlation_id", correlation_id, MAX_TEXT_LENGTH)
         object.__setattr__(self, "stream_prefix", stream_prefix)
         object.__setattr__(self, "correlation_id", correlation_id)
 
@@ -76,6 +80,8 @@ class StreamCursor:
     """How far the read of a stream has come: told of each page, it says what the next one is."""
 
     def __init__(self, options: ReadOptions) -> None:
+        if not isinstance(options, ReadOptions):
+            raise TypeError(f"options must be ReadOptions, not {type(options).__name__}")
         self.lowest = options.from_version or 1
         self.highest = MAX_VERSION if options.to_version is None else options.to_version
         self.backward = options.backward
@@ -128,8 +134,12 @@ class FeedCursor:
             self._left -= len(page)
 
 
-def check_feed_range(from_position: int, max_count: int | None, page_size: int) -> None:
-    """Raise TypeError or ValueError for what can't be a position, a count or a page size."""
+def check_feed_read(
+    from_position: int, max_count: int | None, filters: EventFilter | None, page_size: int
+) -> None:
+    """Raise TypeError or ValueError for what can't be a position, a count, a filter or a size."""
+    if filters is not None and not isinstance(filters, EventFilter):
+        raise TypeError(f"filters must be an EventFilter, not {type(filters).__name__}")
     check_number("from_position", from_position)
     if max_count is not None:
         check_number("max_count", max_count)

@@ -137,6 +137,18 @@ class EventRegistry:
         return known.codec.decode(event_type, encoded)
 
 
+def codec_of(registry: EventRegistry | None) -> PayloadCodec:
+    """Return what a store writes and reads payloads with; TypeError for what is no registry."""
+    if registry is None:
+        return JsonPayloads()
+    if not isinstance(registry, EventRegistry):
+        raise TypeError(
+            f"registry must be an EventRegistry or None, not {type(registry).__name__}; "
+            "a schema is given by its name: schema=..."
+        )
+    return registry
+
+
 class JsonPayloads:
     """The codec of a store without a registry: JSON objects as dicts, under any event type."""
 

@@ -7,7 +7,14 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH, MAX_VERSION
+from eventstore.streams import (
+    MAX_ID_LENGTH,
+    MAX_TYPE_LENGTH,
+    MAX_VERSION,
+    check_aware,
+    check_number,
+    check_text,
+)
 
 S = TypeVar("S")
 
@@ -36,3 +43,17 @@ class Snapshot(BaseModel, Generic[S]):
 
 
 AnySnapshot = Snapshot[Any]
+
+
+def check_snapshot(snapshot: AnySnapshot) -> AnySnapshot:
+    """Return ``snapshot`` if it is one, also after ``model_copy(update=...)``.
+
+    Raises TypeError or ValueError otherwise.
+    """
+    if not isinstance(snapshot, Snapshot):
+        raise TypeError(f"snapshot must be a Snapshot, not {type(snapshot).__name__}")
+    check_text("aggregate_id", snapshot.aggregate_id, MAX_ID_LENGTH)
+    check_text("aggregate_type", snapshot.aggregate_type, MAX_TYPE_LENGTH)
+    check_number("version", snapshot.version)
+    check_aware("created_at", snapshot.created_at)
+    return snapshot

@@ -5,22 +5,25 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from sqlalchemy.orm import Session, scoped_session
+
 from eventstore import operations
+from eventstore.payloads import payload_type
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
     FeedCursor,
     ReadOptions,
     StreamCursor,
-    check_feed_range,
+    check_feed_read,
 )
-from eventstore.registry import JsonPayloads
-from eventstore.streams import check_stream_id
+from eventstore.registry import codec_of
+from eventstore.streams import check_schema, check_stream_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy.orm import Session, sessionmaker
+    from sqlalchemy.orm import sessionmaker
 
     from eventstore.appending import AppendResult, StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope, EventEnvelope
@@ -36,7 +39,8 @@ class SqlAlchemyEventStore:
 
     The store joins the transaction that the session is in, or begins one as any statement of the
     session would. It never commits, rolls back or closes: events and the caller's own rows become
-    visible together. After every typed error but the retryable ones the transaction can go on.
+    visible together. After a typed error the transaction can go on, save for those in which
+    PostgreSQL has ended it: see "Transactions" in ``docs/reference/operations.md``.
 
     ``registry`` gives payloads their types; without one, payloads are JSON-compatible dicts.
     ``schema`` names the schema of the tables; without one they are found on the search path, or
@@ -50,9 +54,14 @@ class SqlAlchemyEventStore:
         *,
         schema: str | None = None,
     ) -> None:
+        if not isinstance(session, Session | scoped_session):
+            raise TypeError(
+                f"session must be a Session, not {type(session).__name__}; for an AsyncSession "
+                "there is AsyncSqlAlchemyEventStore"
+            )
         self.session = session
-        self._codec = JsonPayloads() if registry is None else registry
-        self._schema = schema
+        self._codec = codec_of(registry)
+        self._schema = check_schema(schema)
 
     def append_to_stream(
         self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
@@ -114,6 +123,8 @@ class SqlAlchemyEventStore:
         :raises SerializationError: a payload does not validate as its type.
         """
         check_stream_id(stream_id)
+        if as_type is not None:
+            payload_type(as_type)  # tells now what pydantic can't read
         return self._read_pages(stream_id, StreamCursor(options), as_type)
 
     def _read_pages(
@@ -149,7 +160,7 @@ class SqlAlchemyEventStore:
         :raises FeedUnavailable: the transaction's isolation is above READ COMMITTED, or the
             server is a standby.
         """
-        check_feed_range(from_position, max_count, page_size)
+        check_feed_read(from_position, max_count, filters, page_size)
         return self._read_feed(from_position, max_count, filters, page_size)
 
     def _read_feed(

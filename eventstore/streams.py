@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from eventstore.errors import ConcurrencyConflict, StreamDeleted, StreamNotFound
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 #: PostgreSQL's ``bigint``: no version or position is above it.
 MAX_VERSION: Final = 2**63 - 1
@@ -17,6 +15,10 @@ MAX_VERSION: Final = 2**63 - 1
 MAX_ID_LENGTH: Final = 255
 #: The length of ``event_type`` and ``aggregate_type``, in characters.
 MAX_TYPE_LENGTH: Final = 100
+#: The length of a name in PostgreSQL.
+MAX_NAME_LENGTH: Final = 63
+#: The length of a text that has no length in the tables.
+MAX_TEXT_LENGTH: Final = 2**20
 
 
 class StreamState(Enum):
@@ -58,6 +60,13 @@ def check_stream_id(stream_id: str) -> str:
     return check_text("stream_id", stream_id, MAX_ID_LENGTH)
 
 
+def check_schema(schema: str | None) -> str | None:
+    """Return ``schema`` if it can name a schema (None: the search path's)."""
+    if schema is not None:
+        check_text("schema", schema, MAX_NAME_LENGTH)
+    return schema
+
+
 def check_text(name: str, value: str, max_length: int) -> str:
     """Return ``value`` if PostgreSQL can hold it in ``varchar(max_length)`` and it isn't empty."""
     if not isinstance(value, str):
@@ -80,6 +89,14 @@ def check_expected_version(expected: ExpectedVersion) -> int | StreamState:
     if isinstance(expected, StreamState):
         return expected
     return check_number("expected_version", expected)
+
+
+def check_aware(name: str, value: datetime) -> None:
+    """Raise TypeError or ValueError unless ``value`` is a zone-aware datetime."""
+    if not isinstance(value, datetime):
+        raise TypeError(f"{name} must be a datetime, not {type(value).__name__}")
+    if value.utcoffset() is None:
+        raise ValueError(f"{name} must have a time zone; datetime.now(UTC) has one")
 
 
 def check_number(name: str, value: int) -> int:

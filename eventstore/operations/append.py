@@ -16,7 +16,6 @@ can change any more: the second try is the last.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Never
 
@@ -33,14 +32,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from eventstore.appending import AppendedStream, AppendResult
 from eventstore.batches import encode_batch, encode_batches, refuse_id_twice
-from eventstore.errors import ConcurrencyConflict, DuplicateEvent
+from eventstore.errors import ConcurrencyConflict, TransactionConflict
 from eventstore.models import EVENT_ID_KEY, STREAM_VERSION_KEY, events_table, streams_table
 from eventstore.operations import verdict
-from eventstore.operations.conflicts import constraint_of
+from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
 from eventstore.operations.fence import writer_lock
 from eventstore.operations.incoming import incoming, rows_of
 from eventstore.operations.statements import parameter, run
@@ -93,6 +92,9 @@ def append(
     schema = schema_of(connection, schema)
     if len(batches) == 1 and batches[0].events:
         return _append_batch(connection, batches[0], schema=schema)
+    if not any(batch.events for batch in batches):
+        checked = verdict.check_streams(connection, batches, schema=schema)
+        return AppendResult(checked[: len(appends)])
     result = _append_under_lock(connection, batches, schema=schema)
     return AppendResult(result.streams[: len(appends)], result.already_appended)
 
@@ -145,6 +147,8 @@ def _append_under_lock(
         constraint = constraint_of(error)
         if constraint == EVENT_ID_KEY:
             verdict.judge(connection, batches, schema=schema)
+            # The other event lies behind this transaction's snapshot.
+            raise TransactionConflict(SERIALIZATION_FAILURE) from error
         if constraint == STREAM_VERSION_KEY:
             actual = verdict.newest_version(connection, batch.stream_id, schema=schema)
             raise ConcurrencyConflict(batch.expected_version, actual, batch.stream_id) from error
@@ -183,7 +187,7 @@ def _write(
     if len(positions) == count:
         return AppendedStream(batch.stream_id, version, tuple(positions))
     if positions:
-        _abort_half_written(connection, batch, version - count, schema=schema)
+        _refuse_half_written(connection, batch, version - count, schema=schema)
     run(
         connection,
         _take_back(),
@@ -193,21 +197,18 @@ def _write(
     return None
 
 
-def _abort_half_written(
+def _refuse_half_written(
     connection: Connection, batch: EncodedBatch, base: int, *, schema: str | None
 ) -> Never:
     """Raise the typed error, and leave the transaction so that it can only be rolled back.
 
-    Some of the batch's events met ids that another transaction was writing to another stream, the
-    others are inserted and can't be taken back: this transaction must never commit.
+    Another transaction was writing some of the batch's events to another stream, or its versions
+    past the stream's row. The others are inserted and can't be taken back, so that the session
+    must not be able to commit: its connection is discarded, with all that it did.
     """
-    event_id = verdict.foreign_event(connection, batch, base, schema=schema)
-    actual = verdict.newest_version(connection, batch.stream_id, schema=schema)
-    with suppress(DBAPIError):
-        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT eventstore_half_written_batch")
-    if event_id is not None:
-        raise DuplicateEvent(event_id)
-    raise ConcurrencyConflict(batch.expected_version, actual, batch.stream_id)
+    error = verdict.explain_clash(connection, batch, base, schema=schema)
+    connection.invalidate()
+    raise error
 
 
 @cache

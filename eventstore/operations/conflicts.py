@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from sqlalchemy.exc import DBAPIError
 
 # PostgreSQL manual, appendix A: error codes.
-_SERIALIZATION_FAILURE: Final = "40001"
+SERIALIZATION_FAILURE: Final = "40001"
+UNIQUE_VIOLATION: Final = "23505"
 _DEADLOCK_DETECTED: Final = "40P01"
 _READ_ONLY_SQL_TRANSACTION: Final = "25006"
 _CONNECTION_FAILURE: Final = "08006"
 _UNDEFINED_TABLE: Final = "42P01"
 _UNDEFINED_COLUMN: Final = "42703"
-_SERVER_GONE: Final = frozenset({"57P01", "57P02", "57P03"})
+_SERVER_GONE: Final = frozenset({"57P01", "57P02"})
 
 
 def translate(error: DBAPIError, connection: Connection) -> EventStoreError | None:
@@ -33,7 +34,7 @@ def translate(error: DBAPIError, connection: Connection) -> EventStoreError | No
     handing it out, since it still answers ``SELECT 1``.
     """
     sqlstate = sqlstate_of(error)
-    if sqlstate in (_SERIALIZATION_FAILURE, _DEADLOCK_DETECTED):
+    if sqlstate in (SERIALIZATION_FAILURE, _DEADLOCK_DETECTED):
         return TransactionConflict(sqlstate)
     if sqlstate == _READ_ONLY_SQL_TRANSACTION:
         connection.invalidate(error)

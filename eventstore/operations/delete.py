@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import BigInteger, String, func, null, update
 
-from eventstore.errors import StreamNotFound
+from eventstore.errors import StreamNotFound, TransactionConflict
 from eventstore.models import streams_table
 from eventstore.operations import verdict
+from eventstore.operations.conflicts import SERIALIZATION_FAILURE
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.streams import check_expected_version, check_stream_id
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventstore.streams import ExpectedVersion
+
+# Each one is lost to another transaction that changes the stream at that very moment.
+_TRIES: Final = 10
 
 
 def delete_stream(
@@ -33,11 +37,14 @@ def delete_stream(
     values: dict[str, Any] = {"stream_id": stream_id}
     if exact:
         values["expected"] = expected
-    while not run(connection, _delete(exact=exact), values, schema=schema).rowcount:
+    for _ in range(_TRIES):
+        if run(connection, _delete(exact=exact), values, schema=schema).rowcount:
+            return
         if verdict.check_stream(connection, stream_id, expected, schema=schema) == 0:
             raise StreamNotFound(stream_id)
         # Nothing speaks against it any more: another transaction has changed the stream between
         # the two statements.
+    raise TransactionConflict(SERIALIZATION_FAILURE)
 
 
 def restore_stream(session: Session, stream_id: str, *, schema: str | None) -> None:

@@ -32,6 +32,9 @@ _COLUMNS: Final[dict[str, tuple[str, Any]]] = {
     "m": ("metadata", JSONB),
 }
 
+#: A jsonb array ends at 256 MiB, and may be larger than its text.
+MAX_BATCH_BYTES: Final = 128 * 2**20
+
 
 def rows_of(batch: EncodedBatch) -> str:
     """Return the value of the parameter ``events``."""
@@ -50,7 +53,13 @@ def rows_of(batch: EncodedBatch) -> str:
         )
         # Payload and metadata are JSON already; they are set in as they are.
         rows.append(b'%b,"d":%b,"m":%b}' % (values[:-1], event.event_data, event.metadata))
-    return (b"[%b]" % b",".join(rows)).decode()
+    encoded = b"[%b]" % b",".join(rows)
+    if len(encoded) > MAX_BATCH_BYTES:
+        raise ValueError(
+            f"the events for stream {batch.stream_id!r} have {len(encoded)} bytes as JSON, one "
+            f"append takes {MAX_BATCH_BYTES}; append them in several calls of one transaction"
+        )
+    return encoded.decode()
 
 
 def incoming() -> CTE:

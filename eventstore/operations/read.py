@@ -13,7 +13,6 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
-    Integer,
     Select,
     String,
     Text,
@@ -168,7 +167,7 @@ def _stream_page(*, backward: bool) -> Select[Any]:
             version.between(parameter("lowest", BigInteger), parameter("highest", BigInteger)),
         )
         .order_by(version.desc() if backward else version)
-        .limit(parameter("limit", Integer))
+        .limit(parameter("limit", BigInteger))
         .lateral("page")
     )
     return (
@@ -192,7 +191,7 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
             *(conditions[name] for name in given),
         )
         .order_by(position)
-        .limit(parameter("limit", Integer))
+        .limit(parameter("limit", BigInteger))
     )
 
 

@@ -14,7 +14,7 @@ from eventstore.operations.statements import parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.payloads import payload_type
-from eventstore.snapshots import Snapshot
+from eventstore.snapshots import Snapshot, check_snapshot
 from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH, check_text
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 def save_snapshot(session: Session, snapshot: AnySnapshot, *, schema: str | None) -> None:
     """Keep ``snapshot`` unless a newer one of the aggregate is there."""
-    if not isinstance(snapshot, Snapshot):
-        raise TypeError(f"snapshot must be a Snapshot, not {type(snapshot).__name__}")
+    check_snapshot(snapshot)
     python_type: Any = type(snapshot.data)
     data = payload_type(python_type).encode(snapshot.aggregate_type, snapshot.data)
     connection = connection_of(session)
@@ -80,11 +79,24 @@ def _save() -> postgresql.Insert:
         data=cast(parameter("data", Text), JSONB),
         created_at=parameter("created_at", TIMESTAMP(timezone=True)),
     )
+    stream = (
+        select(streams_table.c.version)
+        .where(
+            streams_table.c.stream_id == parameter("aggregate_id", String),
+            streams_table.c.version > 0,
+        )
+        .cte("stream")
+    )
     return saving.on_conflict_do_update(
         index_elements=[snapshots_table.c.aggregate_id, snapshots_table.c.aggregate_type],
         set_={name: saving.excluded[name] for name in ("version", "data", "created_at")},
-        where=saving.excluded.version >= snapshots_table.c.version,
-    )
+        # One that is ahead of its stream is never used, and must not be in the way of one that is.
+        where=or_(
+            saving.excluded.version >= snapshots_table.c.version,
+            select(stream.c.version).scalar_subquery() < snapshots_table.c.version,
+        ),
+        # The CTE is named first: inside ON CONFLICT, SQLAlchemy renders tables without schema.
+    ).add_cte(stream)
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import BindParameter, bindparam
 from sqlalchemy.exc import DBAPIError
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
 T = TypeVar("T")
+
+#: A caller's server-side cursors are not for us: a DECLARE can't modify, and pages are small.
+_BUFFERED: Final = {"stream_results": False, "yield_per": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,9 @@ def run(
     """
     sql = _compile(statement, _dialect_key(connection), schema)
     try:
-        return connection.exec_driver_sql(sql.text, sql.parameters(values))
+        return connection.exec_driver_sql(
+            sql.text, sql.parameters(values), execution_options=_BUFFERED
+        )
     except DBAPIError as error:
         # Parameters are payloads.
         error.hide_parameters = True

@@ -14,12 +14,19 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BigInteger, String, and_, func, select
+from sqlalchemy import BigInteger, String, and_, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from eventstore.appending import AppendedStream, AppendResult
-from eventstore.errors import DuplicateEvent, IdempotencyMismatch, StreamDeleted
+from eventstore.errors import (
+    ConcurrencyConflict,
+    DuplicateEvent,
+    IdempotencyMismatch,
+    StreamDeleted,
+    TransactionConflict,
+)
 from eventstore.models import events_table, streams_table
+from eventstore.operations.conflicts import UNIQUE_VIOLATION
 from eventstore.operations.incoming import incoming, rows_of
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
@@ -91,22 +98,42 @@ def check_stream(
     return state.version
 
 
+def check_streams(
+    connection: Connection, batches: Sequence[EncodedBatch], *, schema: str | None
+) -> tuple[AppendedStream, ...]:
+    """Raise what appends would meet on the batches' streams, else return their versions."""
+    states = _states(connection, [batch.stream_id for batch in batches], schema=schema)
+    for batch in batches:
+        require_version(batch.stream_id, batch.expected_version, *states[batch.stream_id])
+    return tuple(
+        AppendedStream(batch.stream_id, states[batch.stream_id].version, ()) for batch in batches
+    )
+
+
 def newest_version(connection: Connection, stream_id: str, *, schema: str | None) -> int:
     """Return the version of the stream's newest event, whatever the stream's row says."""
-    values = {"stream_id": stream_id}
+    values = {"stream_id": stream_id, "not_these": []}
     return int(run(connection, _newest_version(), values, schema=schema).scalar_one())
 
 
-def foreign_event(
+def explain_clash(
     connection: Connection, batch: EncodedBatch, base: int, *, schema: str | None
-) -> UUID | None:
-    """Return the batch's first event id that is recorded elsewhere than after version ``base``."""
-    values = {"stream_id": batch.stream_id, "events": rows_of(batch)}
+) -> DuplicateEvent | ConcurrencyConflict | TransactionConflict:
+    """Return why only a part of the batch could be inserted behind version ``base``."""
+    values: dict[str, Any] = {"stream_id": batch.stream_id, "events": rows_of(batch)}
     row: Any
     for row in run(connection, _by_id(), values, schema=schema):
         if (row.stream_id, row.event_version) != (batch.stream_id, base + row.ordinal):
-            return batch.events[int(row.ordinal) - 1].event_id
-    return None
+            return DuplicateEvent(batch.events[int(row.ordinal) - 1].event_id)
+    values = {
+        "stream_id": batch.stream_id,
+        "not_these": [str(event.event_id) for event in batch.events],
+    }
+    actual = int(run(connection, _newest_version(), values, schema=schema).scalar_one())
+    if actual > base:
+        return ConcurrencyConflict(batch.expected_version, actual, batch.stream_id)
+    # Neither id nor version: the sequence was set back, or a constraint is not ours.
+    return TransactionConflict(UNIQUE_VIOLATION)
 
 
 def has_known_id(rows: CTE) -> ColumnElement[bool]:
@@ -215,7 +242,8 @@ def _stream_states() -> Select[Any]:
 @cache
 def _newest_version() -> Select[Any]:
     return select(func.coalesce(func.max(events_table.c.event_version), 0)).where(
-        events_table.c.stream_id == parameter("stream_id", String)
+        events_table.c.stream_id == parameter("stream_id", String),
+        cast(events_table.c.event_id, String) != func.all(parameter("not_these", ARRAY(String))),
     )
 
 

@@ -13,7 +13,7 @@ from eventstore.reading import (
     FeedCursor,
     ReadOptions,
     StreamCursor,
-    check_feed_range,
+    check_feed_read,
 )
 from eventstore.streams import MAX_VERSION
 
@@ -49,9 +49,9 @@ def test_a_page_has_at_least_one_event() -> None:
     with pytest.raises(ValueError, match="page_size must be at least 1"):
         ReadOptions(page_size=0)
     with pytest.raises(ValueError, match="page_size must be at least 1"):
-        check_feed_range(0, None, 0)
+        check_feed_read(0, None, None, 0)
     ReadOptions(max_count=0, from_version=0, to_version=0)
-    check_feed_range(0, 0, 1)
+    check_feed_read(0, 0, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_page_has_at_least_one_event() -> None:
 )
 def test_a_range_of_the_feed(arguments: tuple[int, int | None, int], name: str) -> None:
     with pytest.raises((TypeError, ValueError), match=name):
-        check_feed_range(*arguments)
+        check_feed_read(*arguments[:2], None, arguments[2])
 
 
 @given(
@@ -138,4 +138,4 @@ def test_what_no_event_can_match_is_refused(fields: dict[str, Any], error: type[
 
 def test_the_largest_numbers() -> None:
     assert StreamCursor(ReadOptions(from_version=MAX_VERSION)).lowest == MAX_VERSION
-    check_feed_range(MAX_VERSION, MAX_VERSION, MAX_VERSION)
+    check_feed_read(MAX_VERSION, MAX_VERSION, None, MAX_VERSION)
