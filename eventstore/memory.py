@@ -32,7 +32,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
-from eventstore.registry import JsonPayloads
+from eventstore.registry import codec_of
 from eventstore.snapshots import Snapshot, check_snapshot
 from eventstore.streams import (
     MAX_ID_LENGTH,
@@ -70,7 +70,7 @@ class InMemoryEventStore:
     """
 
     def __init__(self, registry: EventRegistry | None = None) -> None:
-        self._codec: PayloadCodec = JsonPayloads() if registry is None else registry
+        self._codec = codec_of(registry)
         self._lock = Lock()
         self._feed: list[RecordedEvent] = []  # by position, which here has no holes
         self._by_id: dict[UUID, RecordedEvent] = {}
@@ -175,13 +175,13 @@ class InMemoryEventStore:
         """
         check_stream_id(stream_id)
         codec = self._codec if as_type is None else payload_type(as_type)
+        if StreamCursor(options).limit == 0:
+            return iter(())
         return self._iterate_stream(stream_id, options, codec)
 
     def _iterate_stream(
         self, stream_id: str, options: ReadOptions, codec: PayloadCodec | PayloadType
     ) -> Iterator[AnyEnvelope]:
-        if StreamCursor(options).limit == 0:
-            return
         with self._lock:
             stream = self._streams.get(stream_id)
             if stream is None:

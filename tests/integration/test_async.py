@@ -29,21 +29,26 @@ from tests.fixtures.stores import async_engine_of, async_store_on, wait_until_bl
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.orm import Session, sessionmaker
 
 
+@pytest.mark.parametrize("isolation_level", ["READ COMMITTED", "AUTOCOMMIT"])
 def test_cancelled_appends_leave_no_trace(
-    async_url: URL, engine: Engine, sessions: sessionmaker[Session]
+    async_url: URL, engine: Engine, sessions: sessionmaker[Session], isolation_level: str
 ) -> None:
     """Each of them waits for a row that another transaction holds, and is cancelled there."""
 
-    async def append_and_be_cancelled(pool: object) -> None:
-        async with async_store_on(pool) as store:  # type: ignore[arg-type]
-            await store.append_to_stream("held", ANY, [new_event()])
+    async def append_and_be_cancelled(pool: AsyncEngine) -> None:
+        async with async_store_on(pool) as store:
+            await store.append(
+                StreamAppend("held", ANY, [new_event()]), StreamAppend("more", ANY, [new_event()])
+            )
 
     async def scenario() -> int:
-        async with async_engine_of(async_url, pool_size=2, max_overflow=0) as pool:
-            for _ in range(50):
+        options = {"pool_size": 2, "max_overflow": 0, "isolation_level": isolation_level}
+        async with async_engine_of(async_url, **options) as pool:
+            for _ in range(30):
                 task = asyncio.create_task(append_and_be_cancelled(pool))
                 await asyncio.to_thread(wait_until_blocked, engine)
                 task.cancel()

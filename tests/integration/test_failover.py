@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from eventstore import ANY, ConnectionUnusable, SqlAlchemyEventStore
+from eventstore import ANY, ConnectionUnusable, SqlAlchemyEventStore, StreamAppend
 from tests.fixtures.events import new_event
 
 if TYPE_CHECKING:
@@ -37,6 +37,18 @@ def test_a_read_only_connection_is_discarded(one_connection: Engine) -> None:
         # The next transaction is on a new connection.
         assert SqlAlchemyEventStore(session).append_to_stream("s", ANY, [new_event()]) == 1
         session.commit()
+
+
+def test_several_streams_on_a_read_only_connection_in_autocommit(one_connection: Engine) -> None:
+    """What is raised is the cause, not that a lost connection can't roll back."""
+    autocommit = one_connection.execution_options(isolation_level="AUTOCOMMIT")
+    appends = [StreamAppend(stream_id, ANY, [new_event()]) for stream_id in "ab"]
+    with Session(autocommit) as session:
+        session.execute(text("SET default_transaction_read_only = on"))
+        with pytest.raises(ConnectionUnusable):
+            SqlAlchemyEventStore(session).append(*appends)
+        session.rollback()
+        assert SqlAlchemyEventStore(session).append(*appends)["b"].version == 1
 
 
 def test_a_connection_that_the_server_ended_is_discarded(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
@@ -196,10 +197,12 @@ def test_a_batch_that_was_half_written_can_never_be_committed(
         SqlAlchemyEventStore(early).append_to_stream("a", NO_STREAM, [known])
 
         def reuse() -> None:
+            late.execute(text("INSERT INTO notes VALUES ('lost')"))
             try:
                 SqlAlchemyEventStore(late).append_to_stream("b", ANY, [fresh[0], known, fresh[1]])
             finally:
-                late.commit()
+                with pytest.raises(PendingRollbackError):
+                    late.commit()
 
         def commit_the_first() -> None:
             wait_until_blocked(engine)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine, event, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, PendingRollbackError
 from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore import (
@@ -442,3 +442,60 @@ async def test_the_async_twin_keeps_the_session_usable(
     await session.commit()
     count = await session.execute(text("SELECT count(*) FROM mine"))
     assert count.scalar_one() == 3
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_an_id_behind_the_snapshot_is_retryable(
+    engine: Engine, sessions: sessionmaker[Session], level: Any
+) -> None:
+    """In one stream or several: what the id names can't be told from this snapshot."""
+    for others in ([], [StreamAppend("c", ANY, [new_event()])]):
+        event = new_event()
+        with Session(engine.execution_options(isolation_level=level)) as session:
+            session.execute(text("SELECT count(*) FROM events"))
+            with sessions.begin() as other:
+                SqlAlchemyEventStore(other).append_to_stream("a", ANY, [event])
+            with pytest.raises(TransactionConflict):
+                SqlAlchemyEventStore(session).append(StreamAppend("b", ANY, [event]), *others)
+
+
+def test_a_sequence_that_is_behind_never_looks_like_a_conflict(
+    sessions: sessionmaker[Session],
+) -> None:
+    with sessions.begin() as session:
+        SqlAlchemyEventStore(session).append_to_stream("s", NO_STREAM, new_events(3))
+        session.execute(text("SELECT setval('events_sequence_number_seq', 2)"))
+    with sessions() as session:
+        note(session, "before")
+        with pytest.raises(TransactionConflict) as caught:
+            SqlAlchemyEventStore(session).append_to_stream("new", NO_STREAM, new_events(3))
+        assert caught.value.sqlstate == "23505"
+        with pytest.raises(PendingRollbackError):
+            session.commit()
+    assert notes(sessions) == set()
+    # As the error says: the whole transaction again.
+    with sessions.begin() as session:
+        assert SqlAlchemyEventStore(session).append_to_stream("new", 0, new_events(3)) == 3
+
+
+@pytest.mark.parametrize("option", [{"stream_results": True}, {"yield_per": 10}])
+def test_the_callers_server_side_cursors_are_not_for_us(
+    engine: Engine, sessions: sessionmaker[Session], option: dict[str, Any]
+) -> None:
+    with Session(engine.execution_options(**option)) as session:
+        store = SqlAlchemyEventStore(session)
+        store.append_to_stream("s", NO_STREAM, new_events(3))
+        store.delete_stream("s")
+        store.restore_stream("s")
+        assert len(list(store.read_stream("s"))) == 3
+        assert len(list(store.read_all_forward())) == 3
+
+
+def test_checks_alone_write_nothing(sessions: sessionmaker[Session]) -> None:
+    with sessions.begin() as session:
+        store = SqlAlchemyEventStore(session)
+        result = store.append(StreamAppend("s", ANY, []), require=[StreamAt("t", NO_STREAM)])
+        assert [stream.version for stream in result] == [0]
+        assert "s" in result
+        assert "t" not in result
+    assert everything(sessions) == [[], [], []]

@@ -82,6 +82,14 @@ class Snapshots:
             assert found is not None
             assert found.data == {"state": kept}
 
+    def test_one_ahead_of_its_stream_makes_room(self, store: EventStore) -> None:
+        stream = _stream_of(store, 2)
+        store.save_snapshot(_snapshot(stream, 7, {"state": "of events that are no more"}))
+        store.save_snapshot(_snapshot(stream, 2, {"state": "of the events that are"}))
+        found = store.get_snapshot(stream, "account")
+        assert found is not None
+        assert (found.version, found.data) == (2, {"state": "of the events that are"})
+
     def test_one_ahead_of_its_stream_is_not_used(self, store: EventStore) -> None:
         stream = _stream_of(store, 2)
         store.save_snapshot(_snapshot(stream, 3))
