@@ -36,7 +36,7 @@ def bundled_version() -> str:
 def find_bin_dir(account: Account) -> Path:
     """The folder with `postgres`, `initdb`, `psql`, `pg_dump`, ... which the account can run.
 
-    A virtual environment in a folder that only root may enter (`/root/venv`) is no use to the
+    A virtual environment in a folder that only root may enter is no use to the
     account that the server runs under. Its binaries are then copied to a cache, once.
 
     Raises:
