@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import os
+from hashlib import blake2b
 from pathlib import Path
 
 #: The checkout.
@@ -18,5 +20,14 @@ ROOT = Path(__file__).parents[2]
 
 
 def data_dir(days: int) -> Path:
-    """Return where the embedded server keeps the flights of the first ``days`` days."""
-    return ROOT / ".data" / f"flights-{days}-days"
+    """Return where the embedded server keeps the flights of the first ``days`` days.
+
+    That is in the checkout; for root it is outside, since the server then runs under another
+    account, which may not be able to enter the checkout's folder.
+    """
+    if os.geteuid() == 0:
+        checkout = blake2b(os.fsencode(ROOT), digest_size=4).hexdigest()
+        home = Path("/var/lib/eventstore-demo") / checkout
+    else:
+        home = ROOT / ".data"
+    return home / f"flights-{days}-days"

@@ -1,6 +1,7 @@
 """``python -m examples.flights``: load the flights, and show what the library is for.
 
-Without ``--database-url`` an embedded PostgreSQL keeps the data in ``.data/`` of the checkout.
+Without ``--database-url`` an embedded PostgreSQL keeps the data in ``.data/`` of the checkout
+(``data_dir`` says where, for root).
 A second run finds them there and goes on: it appends what is missing, be it nothing.
 """
 
