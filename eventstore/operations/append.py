@@ -235,14 +235,10 @@ def _append_statement(*, exact: bool, creates: bool, keyed: bool, skip_known: bo
     )
     may_write = [
         fence.c.held,
-        ~select(events_table.c.event_id).where(verdict.has_known_id(rows)).exists(),
+        ~verdict.knows_an_id(rows),
     ]
     if keyed:
-        may_write.append(
-            ~select(events_table.c.event_id)
-            .where(events_table.c.stream_id == stream_id, verdict.has_known_key(rows))
-            .exists()
-        )
+        may_write.append(~verdict.knows_a_key(rows))
     if not creates:
         may_write.append(select(seen.c.version).exists())
     opening = postgresql.insert(streams_table).from_select(

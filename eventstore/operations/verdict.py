@@ -14,7 +14,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BigInteger, String, and_, cast, func, select
+from sqlalchemy import BigInteger, String, and_, cast, func, literal_column, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from eventstore.appending import AppendedStream, AppendResult
@@ -136,21 +136,28 @@ def explain_clash(
     return TransactionConflict(UNIQUE_VIOLATION)
 
 
-def has_known_id(rows: CTE) -> ColumnElement[bool]:
-    """Return the condition that an event has the id of one of ``rows``.
+def knows_an_id(rows: CTE) -> ColumnElement[bool]:
+    """Return the condition that some event has the id of one of ``rows``.
 
-    The ids are an array, not a join: a join is planned by guesses (100 rows in ``rows``, whatever
-    the statistics of ``events`` say), which may end in a scan of the whole table.
+    Each id is looked up by a subquery of its own, which the planner can only do by the index. A
+    join, or an array, is planned by guesses, and a plan that was made and kept while the table
+    was empty would go on scanning it when it is large.
     """
-    return events_table.c.event_id == func.any(
-        func.array(select(rows.c.event_id).scalar_subquery())
+    known = select(events_table.c.event_id).where(events_table.c.event_id == rows.c.event_id)
+    return select(rows.c.ordinal).where(known.scalar_subquery().is_not(None)).exists()
+
+
+def knows_a_key(rows: CTE) -> ColumnElement[bool]:
+    """Return the condition that the stream has an event with the key of one of ``rows``."""
+    known = (
+        select(events_table.c.event_version)
+        .where(
+            events_table.c.stream_id == parameter("stream_id", String),
+            _idempotency_key() == rows.c.idempotency_key,
+        )
+        .limit(literal_column("1"))
     )
-
-
-def has_known_key(rows: CTE) -> ColumnElement[bool]:
-    """Return the condition that an event has the idempotency key of one of ``rows``."""
-    keys = select(rows.c.idempotency_key).where(rows.c.idempotency_key.is_not(None))
-    return _idempotency_key() == func.any(func.array(keys.scalar_subquery()))
+    return select(rows.c.ordinal).where(known.scalar_subquery().is_not(None)).exists()
 
 
 def _idempotency_key() -> ColumnElement[str]:
@@ -251,16 +258,21 @@ def _newest_version() -> Select[Any]:
 def _by_id() -> Select[Any]:
     """The incoming events whose id is recorded, and whether what is recorded says the same."""
     rows = incoming()
-    return (
+    known = (
         select(
-            rows.c.ordinal,
             events_table.c.stream_id,
             events_table.c.event_version,
             events_table.c.sequence_number,
             _says_the_same(rows).label("same"),
         )
-        .join(events_table, events_table.c.event_id == rows.c.event_id)
-        .where(has_known_id(rows))
+        .where(events_table.c.event_id == rows.c.event_id)
+        .limit(literal_column("1"))  # keeps it a look-up: see knows_an_id
+        .correlate(rows)
+        .lateral("known")
+    )
+    return (
+        select(rows.c.ordinal, *known.c)
+        .select_from(rows.join(known, true()))
         .order_by(rows.c.ordinal)
     )
 
@@ -269,13 +281,21 @@ def _by_id() -> Select[Any]:
 def _first_use_of_key() -> Select[Any]:
     """The first incoming event whose key the stream knows, and the oldest version that has it."""
     rows = incoming()
+    known = (
+        select(func.min(events_table.c.event_version).label("event_version"))
+        .where(
+            events_table.c.stream_id == parameter("stream_id", String),
+            _idempotency_key() == rows.c.idempotency_key,
+        )
+        .correlate(rows)
+        .lateral("known")
+    )
     return (
-        select(rows.c.ordinal, func.min(events_table.c.event_version).label("event_version"))
-        .join(events_table, _idempotency_key() == rows.c.idempotency_key)
-        .where(events_table.c.stream_id == parameter("stream_id", String), has_known_key(rows))
-        .group_by(rows.c.ordinal)
+        select(rows.c.ordinal, known.c.event_version)
+        .select_from(rows.join(known, true()))
+        .where(known.c.event_version.is_not(None))
         .order_by(rows.c.ordinal)
-        .limit(1)
+        .limit(literal_column("1"))
     )
 
 

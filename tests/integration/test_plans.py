@@ -48,20 +48,50 @@ OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
 }
 
 
+def fill(store: SqlAlchemyEventStore) -> None:
+    store.append_to_stream("big", NO_STREAM, new_events(20_000))
+    store.append_to_stream("known", NO_STREAM, KNOWN)
+    store.append_to_stream("known", 3, [new_event({"n": 0}, metadata=KEY)])
+
+
+def scans_of_events(session: Session) -> int:
+    """How often this transaction has walked the table."""
+    query = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'events'"
+    return int(session.execute(text(query)).scalar_one())
+
+
 @pytest.mark.parametrize("is_analyzed", [True, False])
 def test_no_operation_scans_the_events(sessions: sessionmaker[Session], is_analyzed: bool) -> None:
     with sessions.begin() as session:
         session.execute(text("ALTER TABLE events SET (autovacuum_enabled = off)"))
-        store = SqlAlchemyEventStore(session)
-        store.append_to_stream("big", NO_STREAM, new_events(20_000))
-        store.append_to_stream("known", NO_STREAM, KNOWN)
-        store.append_to_stream("known", 3, [new_event({"n": 0}, metadata=KEY)])
+        fill(SqlAlchemyEventStore(session))
         if is_analyzed:
             session.execute(text("ANALYZE"))
     for name, operation in OPERATIONS.items():
         with sessions() as session:
             operation(SqlAlchemyEventStore(session))
-            scans = session.execute(
-                text("SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'events'")
-            ).scalar_one()
-            assert scans == 0, name
+            assert scans_of_events(session) == 0, name
+
+
+def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
+    sessions: sessionmaker[Session],
+) -> None:
+    """A driver prepares what it runs often, and PostgreSQL keeps the plan of those days."""
+    with sessions() as session:
+        session.execute(text("ALTER TABLE events SET (autovacuum_enabled = off)"))
+        # As soon as a statement is prepared, its generic plan is made. (A rollback would make
+        # psycopg forget what it has prepared.)
+        session.execute(text("SET plan_cache_mode = force_generic_plan"))
+        store = SqlAlchemyEventStore(session)
+        for number in range(8):
+            events = new_events(3)
+            for _ in ("the first time", "a retry"):
+                store.append_to_stream(f"by-ids-{number}", NO_STREAM, events)
+                store.append_to_stream(f"by-key-{number}", ANY, [new_event(key="x")])
+            session.commit()
+        fill(store)
+        session.commit()
+        for name in ("append", "append with a key", "a retry by ids", "a retry by key"):
+            OPERATIONS[name](store)
+            assert scans_of_events(session) == 0, name
+            session.commit()
