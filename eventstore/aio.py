@@ -147,7 +147,6 @@ class AsyncSqlAlchemyEventStore:
                 codec=self._codec,
                 schema=self._schema,
             )
-            cursor.passed(page)
             for event in page:
                 yield event
 
@@ -187,7 +186,6 @@ class AsyncSqlAlchemyEventStore:
             page = await self._run(
                 operations.read_feed_page, cursor, filters, codec=self._codec, schema=self._schema
             )
-            cursor.passed(page)
             for event in page:
                 yield event
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventstore.appending import StreamAt
-    from eventstore.registry import EventRegistry, PayloadCodec
+    from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot
     from eventstore.streams import ExpectedVersion
 
@@ -174,13 +174,13 @@ class InMemoryEventStore:
         :class:`~eventstore.StreamDeleted` unless the options include deleted streams.
         """
         check_stream_id(stream_id)
-        codec = self._codec if as_type is None else payload_type(as_type)
+        payloads = None if as_type is None else payload_type(as_type)
         if StreamCursor(options).limit == 0:
             return iter(())
-        return self._iterate_stream(stream_id, options, codec)
+        return self._iterate_stream(stream_id, options, payloads)
 
     def _iterate_stream(
-        self, stream_id: str, options: ReadOptions, codec: PayloadCodec | PayloadType
+        self, stream_id: str, options: ReadOptions, payloads: PayloadType | None
     ) -> Iterator[AnyEnvelope]:
         with self._lock:
             stream = self._streams.get(stream_id)
@@ -192,7 +192,7 @@ class InMemoryEventStore:
         if options.backward:
             events.reverse()
         for recorded in islice(events, options.max_count):
-            yield _decoded(recorded, codec)
+            yield from self._decoded(recorded, payloads)
 
     def read_all_forward(
         self,
@@ -215,9 +215,39 @@ class InMemoryEventStore:
     ) -> Iterator[AnyEnvelope]:
         with self._lock:
             events = self._feed[from_position:]
-        wanted = (was for was in events if filters is None or _matches(filters, was))
-        for recorded in islice(wanted, max_count):
-            yield _decoded(recorded, self._codec)
+        filters = filters or EventFilter()
+        stored_types = self._codec.stored_types(filters.event_types)
+        wanted = self._codec.current_types(filters.event_types)
+        matching = (was for was in events if _matches(filters, stored_types, was))
+        for recorded in islice(matching, max_count):
+            yield from self._decoded(recorded, None, wanted)
+
+    def _decoded(
+        self,
+        recorded: RecordedEvent,
+        payloads: PayloadType | None,
+        wanted: frozenset[str] = frozenset(),
+    ) -> Iterator[AnyEnvelope]:
+        """Yield what a stored event has become; with ``payloads``, the event as it is stored."""
+        event = recorded.event
+        data, metadata = as_jsonb(event.event_data), as_jsonb(event.metadata).decode()
+        for event_type, payload, metadata_today in (
+            self._codec.decode_recorded(event.event_type, data, metadata, wanted)
+            if payloads is None
+            else [(event.event_type, payloads.decode(event.event_type, data), metadata)]
+        ):
+            yield EventEnvelope(
+                event_id=event.event_id,
+                stream_id=recorded.stream_id,
+                aggregate_id=event.aggregate_id,
+                aggregate_type=event.aggregate_type,
+                event_type=event_type,
+                event_data=payload,
+                event_version=recorded.event_version,
+                sequence_number=recorded.sequence_number,
+                occurred_at=event.occurred_at,
+                metadata=decode_metadata(event_type, metadata_today),
+            )
 
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return what is known of the stream, None if it never had an event."""
@@ -393,28 +423,12 @@ async def _iterate(events: Iterator[AnyEnvelope]) -> AsyncIterator[AnyEnvelope]:
         yield event
 
 
-def _matches(filters: EventFilter, recorded: RecordedEvent) -> bool:
+def _matches(filters: EventFilter, stored_types: frozenset[str], recorded: RecordedEvent) -> bool:
     event = recorded.event
     return (
-        (not filters.event_types or event.event_type in filters.event_types)
+        (not stored_types or event.event_type in stored_types)
         and (not filters.aggregate_types or event.aggregate_type in filters.aggregate_types)
         and recorded.stream_id.startswith(filters.stream_prefix)
         and filters.correlation_id
         in (None, decode_metadata(event.event_type, event.metadata).correlation_id)
-    )
-
-
-def _decoded(recorded: RecordedEvent, codec: PayloadCodec | PayloadType) -> AnyEnvelope:
-    event = recorded.event
-    return EventEnvelope(
-        event_id=event.event_id,
-        stream_id=recorded.stream_id,
-        aggregate_id=event.aggregate_id,
-        aggregate_type=event.aggregate_type,
-        event_type=event.event_type,
-        event_data=codec.decode(event.event_type, as_jsonb(event.event_data)),
-        event_version=recorded.event_version,
-        sequence_number=recorded.sequence_number,
-        occurred_at=event.occurred_at,
-        metadata=decode_metadata(event.event_type, as_jsonb(event.metadata)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eventstore.streams import (
     MAX_ID_LENGTH,
@@ -16,8 +16,6 @@ from eventstore.streams import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from eventstore.events import AnyEnvelope
 
 #: How many events a read fetches in one round trip.
 PAGE_SIZE: Final = 500
@@ -97,8 +95,8 @@ class StreamCursor:
             return 0
         return self._page_size if self._left is None else min(self._page_size, self._left)
 
-    def passed(self, page: Sequence[AnyEnvelope]) -> None:
-        """Go on behind ``page``, which was read with :attr:`limit`."""
+    def passed(self, page: Sequence[Any]) -> None:
+        """Go on behind the stored events of ``page``, which were read with :attr:`limit`."""
         self._ended = len(page) < self.limit
         if self._left is not None:
             self._left -= len(page)
@@ -124,8 +122,8 @@ class FeedCursor:
             return 0
         return self._page_size if self._left is None else min(self._page_size, self._left)
 
-    def passed(self, page: Sequence[AnyEnvelope]) -> None:
-        """Go on behind ``page``, which was read with :attr:`limit`.
+    def passed(self, page: Sequence[Any]) -> None:
+        """Go on behind the stored events of ``page``, which were read with :attr:`limit`.
 
         A page that is not full has scanned everything up to the end, whatever the filter.
         """

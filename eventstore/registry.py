@@ -331,30 +331,30 @@ class EventRegistry:
         Raises :class:`UpcastingError` if an upcaster fails or its result does not fit today's
         type, and if the event was written by code that knows a later version of the type.
         """
-        name = self._aliases.get(event_type, event_type)
+        name = self.current_type(event_type)
         version = schema_version_of(event_type, metadata)
         known = self._types.get(name)
         today = self._retired.get(name, version) if known is None else known.version
         if version > today:
             reason = "is that of newer code; deploy it here before it writes events of the type"
             path = "metadata.schema_version"
-            raise UpcastingError(event_type, path, reason, from_version=version, to_version=today)
+            raise UpcastingError(name, path, reason, from_version=version, to_version=today)
         if name in self._retired or version < today:
-            return list(self._upcast(event_type, (name, version), encoded, metadata, wanted))
+            return list(self._upcast(name, version, encoded, metadata, wanted))
         if wanted and name not in wanted:
             return []
         return [Recorded(name, self.decode(name, encoded), metadata)]
 
     def _upcast(
         self,
-        stored_type: str,
-        node: tuple[str, int],
+        event_type: str,
+        version: int,
         encoded: str | bytes,
         metadata: str,
         wanted: frozenset[str],
     ) -> Iterator[Recorded]:
-        stored = JSON_VALUE.decode(stored_type, encoded)
-        for name, data in self._upcasting.upcast(*node, stored):
+        stored = JSON_VALUE.decode(event_type, encoded)
+        for name, data in self._upcasting.upcast(event_type, version, stored):
             known = self._types[name]
             if wanted and name not in wanted:
                 continue
@@ -362,10 +362,10 @@ class EventRegistry:
                 payload = known.codec.decode_value(name, data)
             except SerializationError as error:
                 raise UpcastingError(
-                    stored_type,
+                    event_type,
                     error.path,
                     f"{error.reason}, after upcasting to {name!r}",
-                    from_version=node[1],
+                    from_version=version,
                     to_version=known.version,
                 ) from None
             yield Recorded(name, payload, with_schema_version(metadata, known.version))
@@ -381,7 +381,16 @@ class EventRegistry:
 
     def current_types(self, event_types: frozenset[str]) -> frozenset[str]:
         """Return today's names of these types."""
-        return frozenset(self._aliases.get(name, name) for name in event_types)
+        return frozenset(map(self.current_type, event_types))
+
+    def current_type(self, event_type: str) -> str:
+        """Return today's name of a type, for an alias and for the name itself."""
+        return self._aliases.get(event_type, event_type)
+
+    def last_versions(self) -> dict[str, int]:
+        """Return the last version that was written of each type, those that are retired too."""
+        versions = {name: known.version for name, known in self._types.items()}
+        return versions | self._retired
 
     def json_schema(self) -> dict[str, Any]:
         """Return one JSON Schema (2020-12) for the events of all types as they are written today.

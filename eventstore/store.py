@@ -139,7 +139,6 @@ class SqlAlchemyEventStore:
                 codec=self._codec,
                 schema=self._schema,
             )
-            cursor.passed(page)
             yield from page
 
     def read_all_forward(
@@ -178,7 +177,6 @@ class SqlAlchemyEventStore:
             page = operations.read_feed_page(
                 self.session, cursor, filters, codec=self._codec, schema=self._schema
             )
-            cursor.passed(page)
             yield from page
 
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:

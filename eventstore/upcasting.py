@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -186,13 +187,10 @@ class Upcasting:
                     )
 
     def _loops(self) -> Iterator[str]:
-        """Take away, again and again, the steps that lead only to ends; what is left is loops."""
-        left = dict(self.steps)
-        while ends := [
-            node for node, step in left.items() if not any(to in left for to in step.targets)
-        ]:
-            for node in ends:
-                del left[node]
-        if left:
-            names = ", ".join(f"{step.name}()" for step in left.values())
-            yield f"these upcasters lead in a loop, or into one: {names}"
+        graph = {node: step.targets for node, step in self.steps.items()}
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            way = [self.steps[node] for node in reversed(error.args[1])]
+            told = (f"{step.name}() from {step.event_type!r} {step.from_version}" for step in way)
+            yield f"upcasters lead in a loop: {', '.join(told)}"

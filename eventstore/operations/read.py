@@ -30,7 +30,7 @@ from eventstore.operations.fence import read_mark
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
-from eventstore.payloads import decode_metadata, payload_type
+from eventstore.payloads import SCHEMA_VERSION_MARK, decode_metadata, payload_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +52,10 @@ def read_stream_page(
     codec: PayloadCodec,
     schema: str | None,
 ) -> list[AnyEnvelope]:
-    """Return the next events of a stream; raise :class:`StreamDeleted` unless that was allowed."""
+    """Return what the next stored events of a stream say, and move the cursor behind them.
+
+    Raises :class:`StreamDeleted` unless the cursor allows it.
+    """
     connection = connection_of(session)
     rows = run(
         connection,
@@ -66,12 +69,14 @@ def read_stream_page(
         schema=schema_of(connection, schema),
     ).all()
     if not rows:
+        cursor.passed(rows)
         return []
     deleted_at = zoned(rows[0].deleted_at)
     if deleted_at is not None and not cursor.include_deleted:
         raise StreamDeleted(stream_id, deleted_at)
     if rows[0].event_id is None:
-        return []  # the stream has no event in the range, but a state
+        rows = []  # the stream has no event in the range, but a state
+    cursor.passed(rows)
     return _envelopes(rows, as_type, codec)
 
 
@@ -89,26 +94,34 @@ def read_feed_page(
     codec: PayloadCodec,
     schema: str | None,
 ) -> list[AnyEnvelope]:
-    """Return the next events of the feed that match, none of them behind the cursor's bound."""
+    """Return what the next stored events of the feed that match say, up to the cursor's bound.
+
+    The cursor is moved behind all that are stored, whatever they have become.
+    """
     connection = connection_of(session)
     values: dict[str, Any] = {
         "after": cursor.position,
         "until": cursor.until,
         "limit": cursor.limit,
     }
-    given = _filter_values(filters)
+    given = _filter_values(filters, codec)
     rows = run(
         connection,
         _feed_page(tuple(given)),
         values | given,
         schema=schema_of(connection, schema),
-    )
-    return _envelopes(rows, None, codec)
+    ).all()
+    cursor.passed(rows)
+    wanted = codec.current_types(filters.event_types) if filters else frozenset()
+    return _envelopes(rows, None, codec, wanted)
 
 
-def _envelopes(rows: Iterable[Any], as_type: Any, codec: PayloadCodec) -> list[AnyEnvelope]:
-    """Return the events of rows that begin with :func:`_columns`."""
+def _envelopes(
+    rows: Iterable[Any], as_type: Any, codec: PayloadCodec, wanted: frozenset[str] = frozenset()
+) -> list[AnyEnvelope]:
+    """Return the events of rows that begin with :func:`_columns`; of one row, none or several."""
     decode = codec.decode if as_type is None else payload_type(as_type).decode
+    evolved = codec.evolved
     return [
         recorded(
             {
@@ -118,7 +131,7 @@ def _envelopes(rows: Iterable[Any], as_type: Any, codec: PayloadCodec) -> list[A
                 "aggregate_id": aggregate_id,
                 "aggregate_type": aggregate_type,
                 "event_type": event_type,
-                "event_data": decode(event_type, event_data),
+                "event_data": payload,
                 "event_version": event_version,
                 "sequence_number": sequence_number,
                 "occurred_at": zoned(occurred_at),
@@ -130,14 +143,20 @@ def _envelopes(rows: Iterable[Any], as_type: Any, codec: PayloadCodec) -> list[A
             stream_id,
             aggregate_id,
             aggregate_type,
-            event_type,
+            stored_type,
             event_data,
             event_version,
             sequence_number,
             occurred_at,
-            metadata,
+            stored_metadata,
             *_,
         ) in rows
+        for event_type, payload, metadata in (
+            codec.decode_recorded(stored_type, event_data, stored_metadata, wanted)
+            if as_type is None
+            and (stored_type in evolved or SCHEMA_VERSION_MARK in stored_metadata)
+            else [(stored_type, decode(stored_type, event_data), stored_metadata)]
+        )
     ]
 
 
@@ -195,11 +214,11 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     )
 
 
-def _filter_values(filters: EventFilter | None) -> dict[str, Any]:
+def _filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str, Any]:
     if filters is None:
         return {}
     values = {
-        "event_types": sorted(filters.event_types),
+        "event_types": sorted(codec.stored_types(filters.event_types)),
         "aggregate_types": sorted(filters.aggregate_types),
         "stream_prefix": filters.stream_prefix,
         "correlation_id": filters.correlation_id,
