@@ -1,7 +1,5 @@
 """Each kind of value comes back as it was, or its type is refused before there is one."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
@@ -259,7 +257,7 @@ def test_a_class_may_refer_to_one_that_is_defined_later() -> None:
 
     @registry.register("noted")
     class Early(BaseModel):
-        late: Late
+        late: "Late"
 
     with pytest.raises(ValueError, match=r"'noted': .*not fully defined"):
         registry.check()
