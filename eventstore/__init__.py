@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eventstore.aio import AsyncSqlAlchemyEventStore, async_event_store
 from eventstore.appending import AppendedStream, AppendResult, StreamAppend, StreamAt
+from eventstore.codec import UnknownPayload
 from eventstore.errors import (
     ConcurrencyConflict,
     ConnectionUnusable,
@@ -28,6 +29,7 @@ from eventstore.registry import EventRegistry
 from eventstore.snapshots import Snapshot
 from eventstore.store import SqlAlchemyEventStore, event_store
 from eventstore.streams import ANY, NO_STREAM, STREAM_EXISTS, ExpectedVersion, StreamInfo
+from eventstore.upcasting import Upcast
 
 __all__ = [
     "ANY",
@@ -64,6 +66,8 @@ __all__ = [
     "SubscriptionError",
     "TransactionConflict",
     "UnknownEventType",
+    "UnknownPayload",
+    "Upcast",
     "UpcastingError",
     "async_event_store",
     "event_store",

@@ -19,7 +19,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
-from eventstore.recorded import decoder_of
+from eventstore.recorded import Decoder
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema, check_stream_id
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope, EventEnvelope
-    from eventstore.recorded import Decode
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -133,15 +132,15 @@ class AsyncSqlAlchemyEventStore:
         :raises SerializationError: a payload does not validate as its type.
         """
         check_stream_id(stream_id)
-        decode = decoder_of(as_type, self._codec)
-        return self._read_pages(stream_id, StreamCursor(options), decode)
+        decoder = Decoder(as_type, self._codec)
+        return self._read_pages(stream_id, StreamCursor(options), decoder)
 
     async def _read_pages(
-        self, stream_id: str, cursor: StreamCursor, decode: Decode
+        self, stream_id: str, cursor: StreamCursor, decoder: Decoder
     ) -> AsyncIterator[AnyEnvelope]:
         while cursor.limit:
             page = await self._run(
-                operations.read_stream_page, stream_id, cursor, decode, schema=self._schema
+                operations.read_stream_page, stream_id, cursor, decoder, schema=self._schema
             )
             cursor.passed(page)
             for event in page.events:
@@ -187,8 +186,8 @@ class AsyncSqlAlchemyEventStore:
             server is a standby.
         """
         check_feed_read(from_position, max_count, filters, page_size)
-        decode = decoder_of(as_type, self._codec)
-        return self._read_feed(from_position, max_count, filters, page_size, decode)
+        decoder = Decoder(as_type, self._codec)
+        return self._read_feed(from_position, max_count, filters, page_size, decoder)
 
     async def _read_feed(
         self,
@@ -196,7 +195,7 @@ class AsyncSqlAlchemyEventStore:
         max_count: int | None,
         filters: EventFilter | None,
         page_size: int,
-        decode: Decode,
+        decoder: Decoder,
     ) -> AsyncIterator[AnyEnvelope]:
         until = await self._run(operations.read_feed_position, schema=self._schema)
         cursor = FeedCursor(
@@ -204,7 +203,7 @@ class AsyncSqlAlchemyEventStore:
         )
         while cursor.limit:
             page = await self._run(
-                operations.read_feed_page, cursor, filters, decode, schema=self._schema
+                operations.read_feed_page, cursor, filters, decoder, schema=self._schema
             )
             cursor.passed(page)
             for event in page.events:

@@ -134,7 +134,7 @@ def _encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> En
         event_type=event_type,
         event_data=event_data,
         occurred_at=event.occurred_at.astimezone(UTC),
-        metadata=encode_metadata(event_type, event.metadata),
+        metadata=encode_metadata(event_type, event.metadata, codec.schema_version(event_type)),
         idempotency_key=event.metadata.idempotency_key,
     )
 

@@ -31,7 +31,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
-from eventstore.recorded import decoder_of, recorded, undecoded_metadata
+from eventstore.recorded import Decoder, recorded, undecoded_metadata
 from eventstore.registry import codec_of
 from eventstore.snapshots import Snapshot, check_snapshot
 from eventstore.streams import (
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 
     from eventstore.appending import StreamAt
     from eventstore.events import AnyEnvelope, EventEnvelope
-    from eventstore.recorded import Decode
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot
     from eventstore.streams import ExpectedVersion
@@ -177,13 +176,13 @@ class InMemoryEventStore:
         include deleted streams.
         """
         check_stream_id(stream_id)
-        decode = decoder_of(as_type, self._codec)
+        decoder = Decoder(as_type, self._codec)
         if StreamCursor(options).limit == 0:
             return iter(())
-        return self._iterate_stream(stream_id, options, decode)
+        return self._iterate_stream(stream_id, options, decoder)
 
     def _iterate_stream(
-        self, stream_id: str, options: ReadOptions, decode: Decode
+        self, stream_id: str, options: ReadOptions, decoder: Decoder
     ) -> Iterator[AnyEnvelope]:
         with self._lock:
             stream = self._streams.get(stream_id)
@@ -195,7 +194,7 @@ class InMemoryEventStore:
         if options.backward:
             events.reverse()
         for was in islice(events, options.max_count):
-            yield _decoded(was, decode)
+            yield from _decoded(was, decoder)
 
     @overload
     def read_all_forward(
@@ -233,21 +232,24 @@ class InMemoryEventStore:
         :meth:`read_stream`.
         """
         check_feed_read(from_position, max_count, filters, page_size)
-        decode = decoder_of(as_type, self._codec)
-        return self._iterate_feed(from_position, max_count, filters, decode)
+        decoder = Decoder(as_type, self._codec)
+        return self._iterate_feed(from_position, max_count, filters, decoder)
 
     def _iterate_feed(
         self,
         from_position: int,
         max_count: int | None,
         filters: EventFilter | None,
-        decode: Decode,
+        decoder: Decoder,
     ) -> Iterator[AnyEnvelope]:
         with self._lock:
             events = self._feed[from_position:]
-        wanted = (was for was in events if filters is None or _matches(filters, was))
-        for was in islice(wanted, max_count):
-            yield _decoded(was, decode)
+        filters = filters or EventFilter()
+        stored_types = self._codec.stored_types(filters.event_types)
+        wanted = self._codec.current_types(filters.event_types)
+        matching = (was for was in events if _matches(filters, stored_types, was))
+        for was in islice(matching, max_count):
+            yield from _decoded(was, decoder, wanted)
 
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return what is known of the stream, None if it never had an event."""
@@ -446,10 +448,10 @@ async def _iterate(events: Iterator[AnyEnvelope]) -> AsyncIterator[AnyEnvelope]:
         yield event
 
 
-def _matches(filters: EventFilter, recorded: RecordedEvent) -> bool:
+def _matches(filters: EventFilter, stored_types: frozenset[str], recorded: RecordedEvent) -> bool:
     event = recorded.event
     return (
-        (not filters.event_types or event.event_type in filters.event_types)
+        (not stored_types or event.event_type in stored_types)
         and (not filters.aggregate_types or event.aggregate_type in filters.aggregate_types)
         and recorded.stream_id.startswith(filters.stream_prefix)
         and filters.correlation_id
@@ -457,19 +459,26 @@ def _matches(filters: EventFilter, recorded: RecordedEvent) -> bool:
     )
 
 
-def _decoded(was: RecordedEvent, decode: Decode) -> AnyEnvelope:
+def _decoded(
+    was: RecordedEvent, decoder: Decoder, wanted: frozenset[str] = frozenset()
+) -> Iterator[AnyEnvelope]:
+    """Yield what a stored event says today: one event, several, or none."""
     event = was.event
-    return recorded(
-        {
-            "event_id": event.event_id,
-            "stream_id": was.stream_id,
-            "aggregate_id": event.aggregate_id,
-            "aggregate_type": event.aggregate_type,
-            "event_type": event.event_type,
-            "event_data": decode(event.event_type, as_jsonb(event.event_data)),
-            "event_version": was.event_version,
-            "sequence_number": was.sequence_number,
-            "occurred_at": event.occurred_at,
-            "metadata": undecoded_metadata(event.event_type, as_jsonb(event.metadata)),
-        }
-    )
+    data, metadata = as_jsonb(event.event_data), as_jsonb(event.metadata).decode()
+    for event_type, payload, metadata_today in decoder.today(
+        event.event_type, data, metadata, wanted
+    ):
+        yield recorded(
+            {
+                "event_id": event.event_id,
+                "stream_id": was.stream_id,
+                "aggregate_id": event.aggregate_id,
+                "aggregate_type": event.aggregate_type,
+                "event_type": event_type,
+                "event_data": payload,
+                "event_version": was.event_version,
+                "sequence_number": was.sequence_number,
+                "occurred_at": event.occurred_at,
+                "metadata": undecoded_metadata(event_type, metadata_today),
+            }
+        )

@@ -16,7 +16,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
-from eventstore.recorded import decoder_of
+from eventstore.recorded import Decoder
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema, check_stream_id
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope, EventEnvelope
-    from eventstore.recorded import Decode
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -125,15 +124,15 @@ class SqlAlchemyEventStore:
         :raises SerializationError: a payload does not validate as its type.
         """
         check_stream_id(stream_id)
-        decode = decoder_of(as_type, self._codec)
-        return self._read_pages(stream_id, StreamCursor(options), decode)
+        decoder = Decoder(as_type, self._codec)
+        return self._read_pages(stream_id, StreamCursor(options), decoder)
 
     def _read_pages(
-        self, stream_id: str, cursor: StreamCursor, decode: Decode
+        self, stream_id: str, cursor: StreamCursor, decoder: Decoder
     ) -> Iterator[AnyEnvelope]:
         while cursor.limit:
             page = operations.read_stream_page(
-                self.session, stream_id, cursor, decode, schema=self._schema
+                self.session, stream_id, cursor, decoder, schema=self._schema
             )
             cursor.passed(page)
             yield from page.events
@@ -178,8 +177,8 @@ class SqlAlchemyEventStore:
             server is a standby.
         """
         check_feed_read(from_position, max_count, filters, page_size)
-        decode = decoder_of(as_type, self._codec)
-        return self._read_feed(from_position, max_count, filters, page_size, decode)
+        decoder = Decoder(as_type, self._codec)
+        return self._read_feed(from_position, max_count, filters, page_size, decoder)
 
     def _read_feed(
         self,
@@ -187,7 +186,7 @@ class SqlAlchemyEventStore:
         max_count: int | None,
         filters: EventFilter | None,
         page_size: int,
-        decode: Decode,
+        decoder: Decoder,
     ) -> Iterator[AnyEnvelope]:
         until = operations.read_feed_position(self.session, schema=self._schema)
         cursor = FeedCursor(
@@ -195,7 +194,7 @@ class SqlAlchemyEventStore:
         )
         while cursor.limit:
             page = operations.read_feed_page(
-                self.session, cursor, filters, decode, schema=self._schema
+                self.session, cursor, filters, decoder, schema=self._schema
             )
             cursor.passed(page)
             yield from page.events

@@ -39,16 +39,17 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
+    from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope
     from eventstore.reading import EventFilter, FeedCursor, StreamCursor
-    from eventstore.recorded import Decode
+    from eventstore.recorded import Decoder
 
 
 def read_stream_page(
     session: Session,
     stream_id: str,
     cursor: StreamCursor,
-    decode: Decode,
+    decoder: Decoder,
     *,
     schema: str | None,
 ) -> Page:
@@ -72,7 +73,7 @@ def read_stream_page(
         raise StreamDeleted(stream_id, deleted_at)
     if rows[0][_EVENT_ID] is None:
         return EMPTY_PAGE  # the stream has no event in the range, but a state
-    return _page(rows, decode, rows[-1][_EVENT_VERSION])
+    return _page(rows, decoder, frozenset(), rows[-1][_EVENT_VERSION])
 
 
 def read_feed_position(session: Session, *, schema: str | None) -> int:
@@ -85,7 +86,7 @@ def read_feed_page(
     session: Session,
     cursor: FeedCursor,
     filters: EventFilter | None,
-    decode: Decode,
+    decoder: Decoder,
     *,
     schema: str | None,
 ) -> Page:
@@ -96,7 +97,8 @@ def read_feed_page(
         "until": cursor.until,
         "limit": cursor.limit,
     }
-    given = _filter_values(filters)
+    codec = decoder.codec
+    given = _filter_values(filters, codec)
     rows = fetch(
         connection,
         _feed_page(tuple(given)),
@@ -105,16 +107,17 @@ def read_feed_page(
     )
     if not rows:
         return EMPTY_PAGE
-    return _page(rows, decode, rows[-1][_SEQUENCE_NUMBER])
+    wanted = codec.current_types(filters.event_types) if filters else frozenset()
+    return _page(rows, decoder, wanted, rows[-1][_SEQUENCE_NUMBER])
 
 
-def _page(rows: list[Any], decode: Decode, last: int) -> Page:
+def _page(rows: list[Any], decoder: Decoder, wanted: frozenset[str], last: int) -> Page:
     with collector_paused():
-        return Page(_envelopes(rows, decode), len(rows), last)
+        return Page(_envelopes(rows, decoder, wanted), len(rows), last)
 
 
-def _envelopes(rows: Iterable[Any], decode: Decode) -> list[AnyEnvelope]:
-    """Return the events of rows that begin with :func:`_columns`."""
+def _envelopes(rows: Iterable[Any], decoder: Decoder, wanted: frozenset[str]) -> list[AnyEnvelope]:
+    """Return the events of rows that begin with :func:`_columns`; of one row, none or several."""
     return [
         recorded(
             {
@@ -124,7 +127,7 @@ def _envelopes(rows: Iterable[Any], decode: Decode) -> list[AnyEnvelope]:
                 "aggregate_id": aggregate_id,
                 "aggregate_type": aggregate_type,
                 "event_type": event_type,
-                "event_data": decode(event_type, event_data),
+                "event_data": payload,
                 "event_version": event_version,
                 "sequence_number": sequence_number,
                 "occurred_at": occurred_at.replace(tzinfo=UTC),  # as zoned(), without the call
@@ -136,14 +139,17 @@ def _envelopes(rows: Iterable[Any], decode: Decode) -> list[AnyEnvelope]:
             stream_id,
             aggregate_id,
             aggregate_type,
-            event_type,
+            stored_type,
             event_data,
             event_version,
             sequence_number,
             occurred_at,
-            metadata,
+            stored_metadata,
             *_,
         ) in rows
+        for event_type, payload, metadata in decoder.today(
+            stored_type, event_data, stored_metadata, wanted
+        )
     ]
 
 
@@ -208,11 +214,11 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     )
 
 
-def _filter_values(filters: EventFilter | None) -> dict[str, Any]:
+def _filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str, Any]:
     if filters is None:
         return {}
     values = {
-        "event_types": sorted(filters.event_types),
+        "event_types": sorted(codec.stored_types(filters.event_types)),
         "aggregate_types": sorted(filters.aggregate_types),
         "stream_prefix": filters.stream_prefix,
         "correlation_id": filters.correlation_id,

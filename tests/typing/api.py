@@ -34,6 +34,8 @@ from eventstore import (
     StreamAppend,
     StreamAt,
     StreamInfo,
+    UnknownPayload,
+    Upcast,
 )
 
 registry = EventRegistry()
@@ -42,6 +44,41 @@ registry = EventRegistry()
 @registry.register("order-placed")
 class OrderPlaced(BaseModel):
     order_id: str
+
+
+@registry.register("order-moved", version=2, aliases=("OrderMoved",))
+class OrderMoved(BaseModel):
+    to: str
+
+
+@registry.upcaster("order-moved", from_version=1)
+def rename(data: dict[str, Any]) -> dict[str, Any]:
+    return {"to": data["target"]}
+
+
+@registry.upcaster("order-merged", from_version=1, into={"order-placed": 1, "order-moved": 1})
+def split(data: dict[str, Any]) -> Iterator[Upcast]:
+    yield Upcast("order-placed", data)
+
+
+assert_type(registry.register("order-renamed", OrderMoved, version=2), type[OrderMoved])
+assert_type(rename({}), dict[str, Any])
+assert_type(split({}), Iterator[Upcast])
+assert_type(registry.json_schema(), dict[str, Any])
+assert_type(UnknownPayload({}).data, Any)
+registry.retire("order-merged", version=1)
+registry.check()
+raw = EventRegistry(unknown="raw")
+
+
+@registry.upcaster("order-moved", from_version=1)  # type: ignore[type-var]
+def without_into(data: dict[str, Any]) -> Iterator[Upcast]:
+    yield Upcast("order-placed", data)
+
+
+@registry.upcaster("order-moved", from_version=1, into={})  # type: ignore[type-var]
+def without_upcasts(data: dict[str, Any]) -> dict[str, Any]:
+    return data
 
 
 class Order(BaseModel):
