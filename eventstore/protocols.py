@@ -55,12 +55,24 @@ class EventStore(Protocol):
         idempotency_key: str | None = None,
     ) -> LoadedStream: ...
 
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[AnyEnvelope]: ...
 
@@ -119,12 +131,24 @@ class AsyncEventStore(Protocol):
         idempotency_key: str | None = None,
     ) -> LoadedStream: ...
 
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[AnyEnvelope]: ...
 

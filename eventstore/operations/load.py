@@ -23,8 +23,8 @@ from sqlalchemy import (
 from eventstore.errors import StreamDeleted
 from eventstore.loading import LoadedStream
 from eventstore.models import events_table, snapshots_table, streams_table
-from eventstore.operations.read import _columns, _envelopes
-from eventstore.operations.statements import parameter, run
+from eventstore.operations.read import _EVENT_ID, _EVENT_VERSION, _columns, _envelopes
+from eventstore.operations.statements import fetch, parameter
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.payloads import payload_type
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventstore.registry import PayloadCodec
-    from eventstore.snapshots import AnySnapshot
 
 
 def load_stream(
@@ -56,7 +55,7 @@ def load_stream(
     if idempotency_key is not None:
         check_text("idempotency_key", idempotency_key, MAX_ID_LENGTH)
     connection = connection_of(session)
-    rows = run(
+    rows = fetch(
         connection,
         _tail(),
         {
@@ -66,31 +65,28 @@ def load_stream(
             "limit": PAGE_SIZE,
         },
         schema=schema_of(connection, schema),
-    ).all()
+    )
     if not rows:
         return LoadedStream()
-    first, last = rows[0], rows[-1]
-    if first.deleted_at is not None:
-        raise StreamDeleted(stream_id, zoned(first.deleted_at))
-    has_events = first.event_id is not None
+    *_, version, deleted_at, seen, data, taken_at, keyed = rows[0]
+    if deleted_at is not None:
+        raise StreamDeleted(stream_id, zoned(deleted_at))
+    snapshot = None
+    if snapshot_type is not None and seen is not None:
+        snapshot = Snapshot(
+            aggregate_id=stream_id,
+            aggregate_type=snapshot_type,
+            version=seen,
+            data=payload_type(Any).decode(snapshot_type, data),
+            created_at=zoned(taken_at),
+        )
+    has_events = rows[0][_EVENT_ID] is not None
     return LoadedStream(
-        version=first.stream_version,
-        last=last.event_version if has_events else first.stream_version,
-        snapshot=_snapshot(first, stream_id, snapshot_type),
-        events=_envelopes(rows, None, codec) if has_events else [],
-        recorded=(min(first.keyed), max(first.keyed)) if first.keyed else None,
-    )
-
-
-def _snapshot(row: Any, stream_id: str, snapshot_type: str | None) -> AnySnapshot | None:
-    if snapshot_type is None or row.snapshot_version is None:
-        return None
-    return Snapshot(
-        aggregate_id=stream_id,
-        aggregate_type=snapshot_type,
-        version=row.snapshot_version,
-        data=payload_type(Any).decode(snapshot_type, row.snapshot_data),
-        created_at=zoned(row.snapshot_created_at),
+        version=version,
+        last=rows[-1][_EVENT_VERSION] if has_events else version,
+        snapshot=snapshot,
+        events=_envelopes(rows, codec.decode) if has_events else [],
+        recorded=(min(keyed), max(keyed)) if keyed else None,
     )
 
 

@@ -12,7 +12,7 @@ from eventstore.models import events_table, streams_table
 from eventstore.operations import verdict
 from eventstore.operations.incoming import incoming, rows_of
 from eventstore.operations.read import _columns, _envelopes
-from eventstore.operations.statements import parameter, run
+from eventstore.operations.statements import fetch, parameter
 from eventstore.reading import PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -48,17 +48,19 @@ class MissedEvents:
             "limit": PAGE_SIZE,
             "events": rows_of(batch),
         }
-        rows = run(connection, _missed(keyed=batch.keyed), values, schema=schema).all()
-        if not rows or rows[0].deleted_at is not None or rows[0].known:
+        rows = fetch(connection, _missed(keyed=batch.keyed), values, schema=schema)
+        if not rows:
             return
-        actual = rows[0].stream_version
+        *_, actual, is_deleted, is_known = rows[0]
+        if is_deleted or is_known:
+            return
         if actual != expected:
             missed = self._decoded(rows) if 0 < actual - expected <= PAGE_SIZE else None
             raise ConcurrencyConflict(expected, actual, batch.stream_id, missed)
 
     def _decoded(self, rows: Sequence[Any]) -> tuple[AnyEnvelope, ...] | None:
         try:
-            return tuple(_envelopes(rows, None, self._codec))
+            return tuple(_envelopes(rows, self._codec.decode))
         except SerializationError:
             return None  # the conflict is what matters; whoever loads the stream will learn of it
 
@@ -85,9 +87,9 @@ def _missed(*, keyed: bool) -> Select[Any]:
     return (
         select(
             *page.c,
-            stream.version.label("stream_version"),
-            stream.deleted_at,
-            (or_(known, verdict.knows_a_key(rows)) if keyed else known).label("known"),
+            stream.version,
+            stream.deleted_at.is_not(None),
+            or_(known, verdict.knows_a_key(rows)) if keyed else known,
         )
         .select_from(streams_table.outerjoin(page, true()))
         .where(stream.stream_id == parameter("stream_id", String))
