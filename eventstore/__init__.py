@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from eventstore.aggregate_types import AggregateType
+from eventstore.aggregates import Aggregate, applies
 from eventstore.aio import AsyncSqlAlchemyEventStore, async_event_store
 from eventstore.appending import AppendedStream, AppendResult, StreamAppend, StreamAt
+from eventstore.correlation import causation, caused_by
+from eventstore.deciders import DecidedAggregate, Decider
 from eventstore.errors import (
     ConcurrencyConflict,
     ConnectionUnusable,
@@ -21,11 +25,23 @@ from eventstore.errors import (
     UpcastingError,
 )
 from eventstore.events import EventEnvelope, EventMetadata
+from eventstore.execution import Outcome, Retries
+from eventstore.loading import LoadedStream
 from eventstore.memory import AsyncInMemoryEventStore, InMemoryEventStore
 from eventstore.protocols import AsyncEventStore, EventStore
 from eventstore.reading import EventFilter, ReadOptions
 from eventstore.registry import EventRegistry
+from eventstore.repository import AsyncRepository, Repository
 from eventstore.snapshots import Snapshot
+from eventstore.snapshotting import (
+    AnyPolicy,
+    EveryEvents,
+    EveryInterval,
+    OnEvents,
+    SnapshotPolicy,
+    Snapshots,
+    SnapshotTail,
+)
 from eventstore.store import SqlAlchemyEventStore, event_store
 from eventstore.streams import ANY, NO_STREAM, STREAM_EXISTS, ExpectedVersion, StreamInfo
 
@@ -33,13 +49,19 @@ __all__ = [
     "ANY",
     "NO_STREAM",
     "STREAM_EXISTS",
+    "Aggregate",
+    "AggregateType",
+    "AnyPolicy",
     "AppendResult",
     "AppendedStream",
     "AsyncEventStore",
     "AsyncInMemoryEventStore",
+    "AsyncRepository",
     "AsyncSqlAlchemyEventStore",
     "ConcurrencyConflict",
     "ConnectionUnusable",
+    "DecidedAggregate",
+    "Decider",
     "DuplicateEvent",
     "EventEnvelope",
     "EventFilter",
@@ -47,14 +69,24 @@ __all__ = [
     "EventRegistry",
     "EventStore",
     "EventStoreError",
+    "EveryEvents",
+    "EveryInterval",
     "ExpectedVersion",
     "FeedUnavailable",
     "IdempotencyMismatch",
     "InMemoryEventStore",
+    "LoadedStream",
+    "OnEvents",
+    "Outcome",
     "ReadOptions",
+    "Repository",
+    "Retries",
     "SchemaOutOfDate",
     "SerializationError",
     "Snapshot",
+    "SnapshotPolicy",
+    "SnapshotTail",
+    "Snapshots",
     "SqlAlchemyEventStore",
     "StreamAppend",
     "StreamAt",
@@ -65,6 +97,9 @@ __all__ = [
     "TransactionConflict",
     "UnknownEventType",
     "UpcastingError",
+    "applies",
     "async_event_store",
+    "causation",
+    "caused_by",
     "event_store",
 ]

@@ -10,7 +10,7 @@ from eventstore.appending import StreamAppend
 from eventstore.correlation import enrich
 from eventstore.deciders import DecidedAggregate, Decider
 from eventstore.events import EventEnvelope, EventMetadata
-from eventstore.snapshotting import StateWriter, Tail
+from eventstore.snapshotting import SnapshotTail, StateWriter
 from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH, check_text
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class AggregateType(Generic[C, A]):
         """Return the snapshot that the policy wants after an append, if it does."""
         if self._writer is None:
             return None
-        tail = Tail(
+        tail = SnapshotTail(
             version=aggregate.version,
             snapshot_version=aggregate.snapshot_version,
             since=aggregate.unsnapshotted_since,

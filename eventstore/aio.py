@@ -330,6 +330,10 @@ async def async_event_store(
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
     For those who have no session in hand; its session is ``store.session``.
+
+    :raises TransactionConflict: PostgreSQL gave the transaction up at its commit.
+    :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     async with session_factory.begin() as session:
         yield AsyncSqlAlchemyEventStore(session, registry, schema=schema)
+        await session.run_sync(operations.commit)

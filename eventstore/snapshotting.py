@@ -33,7 +33,7 @@ _log: Final = logging.getLogger("eventstore")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tail:
+class SnapshotTail:
     """The events of an aggregate that no snapshot includes: what a policy decides by."""
 
     version: int  #: of the aggregate now
@@ -46,7 +46,7 @@ class Tail:
 class SnapshotPolicy(Protocol):
     """Says when a snapshot is taken; asked after each append of new events."""
 
-    def wants(self, tail: Tail) -> bool:
+    def wants(self, tail: SnapshotTail) -> bool:
         """Tell whether a snapshot should be taken now."""
 
 
@@ -60,7 +60,7 @@ class EveryEvents:
         if check_number("count", self.count) == 0:
             raise ValueError("count must be at least 1")
 
-    def wants(self, tail: Tail) -> bool:
+    def wants(self, tail: SnapshotTail) -> bool:
         """Tell whether a snapshot should be taken now."""
         return tail.version - tail.snapshot_version >= self.count
 
@@ -77,7 +77,7 @@ class EveryInterval:
         if self.interval <= timedelta(0):
             raise ValueError(f"interval must be positive, not {self.interval!r}")
 
-    def wants(self, tail: Tail) -> bool:
+    def wants(self, tail: SnapshotTail) -> bool:
         """Tell whether a snapshot should be taken now."""
         return tail.since is not None and tail.now - tail.since >= self.interval
 
@@ -91,18 +91,18 @@ class OnEvents:
                 raise TypeError(f"OnEvents() takes classes of events, not {event_class!r}")
         self.event_classes = event_classes
 
-    def wants(self, tail: Tail) -> bool:
+    def wants(self, tail: SnapshotTail) -> bool:
         """Tell whether a snapshot should be taken now."""
         return any(isinstance(event, self.event_classes) for event in tail.new_events)
 
 
-class AnyOf:
+class AnyPolicy:
     """A snapshot whenever one of several policies wants it."""
 
     def __init__(self, *policies: SnapshotPolicy) -> None:
         self.policies = policies
 
-    def wants(self, tail: Tail) -> bool:
+    def wants(self, tail: SnapshotTail) -> bool:
         """Tell whether a snapshot should be taken now."""
         return any(policy.wants(tail) for policy in self.policies)
 
@@ -149,7 +149,7 @@ class StateWriter:
         self._snapshots = snapshots
         self._states = PayloadType(state_type)
 
-    def wants(self, tail: Tail) -> bool:
+    def wants(self, tail: SnapshotTail) -> bool:
         """Tell whether a snapshot should be taken now."""
         return self._snapshots.policy.wants(tail)
 

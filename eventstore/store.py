@@ -308,6 +308,10 @@ def event_store(
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
     For those who have no session in hand; its session is ``store.session``.
+
+    :raises TransactionConflict: PostgreSQL gave the transaction up at its commit.
+    :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     with session_factory.begin() as session:
         yield SqlAlchemyEventStore(session, registry, schema=schema)
+        operations.commit(session)

@@ -8,10 +8,12 @@ from eventstore.operations.load import load_stream
 from eventstore.operations.read import read_feed_page, read_feed_position, read_stream_page
 from eventstore.operations.snapshots import get_snapshot, save_snapshot
 from eventstore.operations.streams import get_stream_info
+from eventstore.operations.transactions import commit
 
 __all__ = [
     "append",
     "append_to_stream",
+    "commit",
     "delete_stream",
     "get_snapshot",
     "get_stream_info",
