@@ -72,6 +72,21 @@ class Aggregate:
     nothing an empty method.
     """
 
+    # Slots, since pydantic fills a dataclass without __init__, and takes all of its __dict__.
+    __slots__ = (
+        "_aggregate_id",
+        "_pending",
+        "_snapshot_version",
+        "_unsnapshotted_since",
+        "_version",
+    )
+
+    _aggregate_id: str
+    _pending: list[Any]
+    _snapshot_version: int
+    _unsnapshotted_since: datetime | None
+    _version: int
+
     #: The name of the method for each class of events.
     _appliers: ClassVar[dict[type, str]] = {}
 
@@ -90,19 +105,13 @@ class Aggregate:
         cls._appliers = cls._appliers | own
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
-        """Set what an aggregate has besides its state: pydantic builds without __init__."""
+        """Set what an aggregate has besides its state."""
         aggregate = super().__new__(cls)
         aggregate._aggregate_id = ""
         aggregate._version = aggregate._snapshot_version = 0
         aggregate._unsnapshotted_since = None
         aggregate._pending = []
         return aggregate
-
-    _aggregate_id: str
-    _version: int
-    _snapshot_version: int
-    _unsnapshotted_since: datetime | None
-    _pending: list[Any]
 
     @property
     def aggregate_id(self) -> str:

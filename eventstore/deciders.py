@@ -30,7 +30,8 @@ S = TypeVar("S")
 E = TypeVar("E")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# No slots: Python 3.11 can't call Decider[C, S, E](...) of a frozen class that has them.
+@dataclass(frozen=True, kw_only=True)
 class Decider(Generic[C, S, E]):
     """What commands lead to, as two pure functions; C, S, E: commands, state, payloads of events.
 

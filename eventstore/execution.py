@@ -45,7 +45,7 @@ R = TypeVar("R")
 Commutes: TypeAlias = Collection[type | str] | Callable[[AnyEnvelope], bool]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Outcome(Generic[A]):
     """What a command has led to. A repeated command has the outcome of the first one."""
 

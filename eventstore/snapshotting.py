@@ -182,11 +182,11 @@ class StateWriter:
 
     def _read(self, snapshot: AnySnapshot) -> Any:
         data, present = snapshot.data, self._snapshots.model_version
-        if not isinstance(data, dict) or data.keys() != {"model", "state"}:
+        model = data.get("model") if isinstance(data, dict) else None
+        if type(model) is not int or data.keys() != {"model", "state"}:
             raise _UnusableError(None, "they don't say of which model they are")
-        model = data["model"]
         if model != present:
-            raise _UnusableError(model, f"they are of model {model!r}, the present is {present}")
+            raise _UnusableError(model, f"they are of model {model}, the present is {present}")
         try:
             state = self._states.decode(snapshot.aggregate_type, to_json(data["state"]))
             again = self._states.encode(snapshot.aggregate_type, state)
@@ -200,6 +200,6 @@ class StateWriter:
 
 
 class _UnusableError(Exception):
-    def __init__(self, model: object, reason: str) -> None:
-        self.model = model if isinstance(model, int | None) else "unknown"
+    def __init__(self, model: int | None, reason: str) -> None:
+        self.model = model
         self.reason = reason
