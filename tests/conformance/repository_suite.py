@@ -404,6 +404,17 @@ class TakingSnapshots:
         accounts.save(loaded)
         assert accounts.load(account_id) == Account(2)
 
+    def test_an_aggregate_that_is_saved_again_and_again(self, bank: Bank) -> None:
+        kind = AggregateType("account", Account, snapshots=Snapshots(EveryEvents(2)))
+        accounts, account_id = bank.repository(kind), uuid4()
+        new, versions = accounts.begin(account_id), []
+        for _ in range(5):
+            new.deposit(1)
+            accounts.save(new)
+            kept = bank.store.get_snapshot(f"account-{account_id}", "account")
+            versions.append(kept and kept.version)
+        assert versions == [None, 2, 2, 4, 4]
+
     def test_only_the_events_after_it_are_read(self, bank: Bank) -> None:
         account_id = uuid4()
         stream_id = f"account-{account_id}"
