@@ -229,7 +229,7 @@ def domain_mistakes(store: EventStore, async_store: AsyncEventStore) -> None:
     Repository(store, carts).execute("1", lambda cart: cart.plaec("7"))  # type: ignore[attr-defined]
     Repository(async_store, carts)  # type: ignore[arg-type]
     AggregateType("cart", object)  # type: ignore[type-var]
-    applies(OrderPlaced)(evolve)  # type: ignore[type-var]
+    applies(OrderPlaced)(evolve)  # type: ignore[arg-type, type-var]
 
 
 def mistakes(store: SqlAlchemyEventStore) -> None:
