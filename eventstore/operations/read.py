@@ -7,6 +7,7 @@ JSON text and are decoded once, into their type.
 
 from __future__ import annotations
 
+from datetime import UTC
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -30,7 +31,7 @@ from eventstore.operations.statements import fetch, parameter
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.reading import EMPTY_PAGE, Page
-from eventstore.recorded import recorded, undecoded_metadata
+from eventstore.recorded import collector_paused, recorded, undecoded_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +72,7 @@ def read_stream_page(
         raise StreamDeleted(stream_id, deleted_at)
     if rows[0][_EVENT_ID] is None:
         return EMPTY_PAGE  # the stream has no event in the range, but a state
-    return Page(_envelopes(rows, decode), len(rows), rows[-1][_EVENT_VERSION])
+    return _page(rows, decode, rows[-1][_EVENT_VERSION])
 
 
 def read_feed_position(session: Session, *, schema: str | None) -> int:
@@ -104,7 +105,12 @@ def read_feed_page(
     )
     if not rows:
         return EMPTY_PAGE
-    return Page(_envelopes(rows, decode), len(rows), rows[-1][_SEQUENCE_NUMBER])
+    return _page(rows, decode, rows[-1][_SEQUENCE_NUMBER])
+
+
+def _page(rows: list[Any], decode: Decode, last: int) -> Page:
+    with collector_paused():
+        return Page(_envelopes(rows, decode), len(rows), last)
 
 
 def _envelopes(rows: Iterable[Any], decode: Decode) -> list[AnyEnvelope]:
@@ -121,7 +127,7 @@ def _envelopes(rows: Iterable[Any], decode: Decode) -> list[AnyEnvelope]:
                 "event_data": decode(event_type, event_data),
                 "event_version": event_version,
                 "sequence_number": sequence_number,
-                "occurred_at": zoned(occurred_at),
+                "occurred_at": occurred_at.replace(tzinfo=UTC),  # as zoned(), without the call
                 "metadata": undecoded_metadata(event_type, metadata),
             }
         )

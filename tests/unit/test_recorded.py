@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from threading import Barrier, Thread
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 
 from eventstore import EventMetadata, SerializationError
-from eventstore.recorded import undecoded_metadata
+from eventstore.recorded import collector_paused, undecoded_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,3 +81,21 @@ def test_threads_may_look_at_the_same_time() -> None:
         for thread in threads:
             thread.join()
     assert seen == ["u"] * 400
+
+
+def test_the_collector_pauses_and_goes_on() -> None:
+    assert gc.isenabled()
+    with pytest.raises(KeyError), collector_paused():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
+
+
+def test_a_collector_that_is_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with collector_paused():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
