@@ -276,7 +276,7 @@ class InMemoryEventStore:
             version=version,
             last=events[-1].event_version if events else version,
             snapshot=snapshot,
-            events=[_decoded(was, self._codec.decode) for was in events],
+            events=[_decoded(was, decoder_of(None, self._codec)) for was in events],
             recorded=(keyed[0], keyed[-1]) if keyed else None,
         )
 

@@ -23,12 +23,13 @@ from sqlalchemy import (
 from eventstore.errors import StreamDeleted
 from eventstore.loading import LoadedStream
 from eventstore.models import events_table, snapshots_table, streams_table
-from eventstore.operations.read import _EVENT_ID, _EVENT_VERSION, _columns, _envelopes
+from eventstore.operations.read import EVENT_ID, EVENT_VERSION, envelopes, event_columns
 from eventstore.operations.statements import fetch, parameter
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.payloads import payload_type
 from eventstore.reading import PAGE_SIZE
+from eventstore.recorded import decoder_of
 from eventstore.snapshots import Snapshot
 from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH, check_stream_id, check_text
 
@@ -80,12 +81,12 @@ def load_stream(
             data=payload_type(Any).decode(snapshot_type, data),
             created_at=zoned(taken_at),
         )
-    has_events = rows[0][_EVENT_ID] is not None
+    has_events = rows[0][EVENT_ID] is not None
     return LoadedStream(
         version=version,
-        last=rows[-1][_EVENT_VERSION] if has_events else version,
+        last=rows[-1][EVENT_VERSION] if has_events else version,
         snapshot=snapshot,
-        events=_envelopes(rows, codec.decode) if has_events else [],
+        events=envelopes(rows, decoder_of(None, codec)) if has_events else [],
         recorded=(min(keyed), max(keyed)) if keyed else None,
     )
 
@@ -101,7 +102,7 @@ def _tail() -> Select[Any]:
     stream, snapshot, version = streams_table.c, snapshots_table.c, events_table.c.event_version
     after = func.coalesce(snapshot.version, literal_column("0"))
     page = (
-        select(*_columns())
+        select(*event_columns())
         .where(events_table.c.stream_id == stream.stream_id, version > after)
         .order_by(version)
         .limit(parameter("limit", BigInteger))

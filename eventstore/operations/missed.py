@@ -11,9 +11,10 @@ from eventstore.errors import ConcurrencyConflict, SerializationError
 from eventstore.models import events_table, streams_table
 from eventstore.operations import verdict
 from eventstore.operations.incoming import incoming, rows_of
-from eventstore.operations.read import _columns, _envelopes
+from eventstore.operations.read import envelopes, event_columns
 from eventstore.operations.statements import fetch, parameter
 from eventstore.reading import PAGE_SIZE
+from eventstore.recorded import decoder_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +61,7 @@ class MissedEvents:
 
     def _decoded(self, rows: Sequence[Any]) -> tuple[AnyEnvelope, ...] | None:
         try:
-            return tuple(_envelopes(rows, self._codec.decode))
+            return tuple(envelopes(rows, decoder_of(None, self._codec)))
         except SerializationError:
             return None  # the conflict is what matters; whoever loads the stream will learn of it
 
@@ -73,7 +74,7 @@ def _missed(*, keyed: bool) -> Select[Any]:
     """
     stream, version = streams_table.c, events_table.c.event_version
     page = (
-        select(*_columns())
+        select(*event_columns())
         .where(
             events_table.c.stream_id == stream.stream_id,
             version > parameter("expected", BigInteger),
