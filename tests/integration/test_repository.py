@@ -378,4 +378,5 @@ async def test_a_failed_commit_is_run_again_with_asyncio(async_url: URL) -> None
             *(withdrawing_from(each).execute(each, Deposit(1)) for each in ("1", "2"))
         )
     assert [outcome.version for outcome in outcomes] == [1, 1]
-    assert len(delays) == 1
+    # One of the two at least; PostgreSQL may give up more than it would have to.
+    assert delays
