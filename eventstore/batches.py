@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from eventstore.appending import StreamAppend, StreamAt
+from eventstore.correlation import enrich
 from eventstore.errors import DuplicateEvent, IdempotencyMismatch
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.payloads import canonical_json, encode_metadata
@@ -134,7 +135,9 @@ def _encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> En
         event_type=event_type,
         event_data=event_data,
         occurred_at=event.occurred_at.astimezone(UTC),
-        metadata=encode_metadata(event_type, event.metadata, codec.schema_version(event_type)),
+        metadata=encode_metadata(
+            event_type, enrich(event.metadata), codec.schema_version(event_type)
+        ),
         idempotency_key=event.metadata.idempotency_key,
     )
 

@@ -22,7 +22,13 @@ from eventstore.batches import (
     find_repeat_by_key,
     partial_repeat,
 )
-from eventstore.errors import StreamDeleted, StreamNotFound
+from eventstore.errors import (
+    ConcurrencyConflict,
+    SerializationError,
+    StreamDeleted,
+    StreamNotFound,
+)
+from eventstore.loading import LoadedStream
 from eventstore.payloads import as_jsonb, decode_metadata, payload_type
 from eventstore.reading import (
     PAGE_SIZE,
@@ -79,14 +85,42 @@ class InMemoryEventStore:
         self._snapshots: dict[tuple[str, str], Snapshot[bytes]] = {}
 
     def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int:
-        """Append ``events`` and return the stream's version after them."""
-        result = self.append(StreamAppend(stream_id, expected_version, events))
+        """Append ``events`` and return the stream's version after them.
+
+        With ``fetch_missed`` a conflict brings the events that the caller has not seen.
+        """
+        append = StreamAppend(stream_id, expected_version, events)
+        result = self.append(append, fetch_missed=fetch_missed)
         return result.streams[0].version
 
-    def append(self, *appends: StreamAppend, require: Sequence[StreamAt] = ()) -> AppendResult:
-        """Append to several streams, all or nothing, if those of ``require`` are as expected."""
+    def append(
+        self,
+        *appends: StreamAppend,
+        require: Sequence[StreamAt] = (),
+        fetch_missed: bool = False,
+    ) -> AppendResult:
+        """Append to several streams, all or nothing, if those of ``require`` are as expected.
+
+        With ``fetch_missed`` the conflict of a single stream brings the events not yet seen.
+        """
+        try:
+            return self._append(appends, require)
+        except ConcurrencyConflict as conflict:
+            if not fetch_missed or len(appends) + len(require) > 1 or not appends[0].events:
+                raise
+            missed = self._missed(conflict)
+            raise ConcurrencyConflict(
+                conflict.expected, conflict.actual, conflict.stream_id, missed
+            ) from None
+
+    def _append(self, appends: Sequence[StreamAppend], require: Sequence[StreamAt]) -> AppendResult:
         batches = encode_batches(appends, require, self._codec)
         with self._lock:
             places = self._find_first_places(batches)
@@ -98,6 +132,16 @@ class InMemoryEventStore:
                     )
                 places = [self._placed(batch, self._record(batch)) for batch in batches]
         return AppendResult(tuple(places[: len(appends)]), already_appended)
+
+    def _missed(self, conflict: ConcurrencyConflict) -> tuple[AnyEnvelope, ...] | None:
+        expected, actual = conflict.expected, conflict.actual
+        if not isinstance(expected, int) or not 0 < actual - expected <= PAGE_SIZE:
+            return None
+        options = ReadOptions(from_version=expected + 1, to_version=actual)
+        try:
+            return tuple(self.read_stream(conflict.stream_id, options))
+        except (SerializationError, StreamDeleted):
+            return None
 
     def _find_first_places(self, batches: Sequence[EncodedBatch]) -> list[AppendedStream] | None:
         """Return where the same call went before, None if none of its events is known."""
@@ -195,6 +239,46 @@ class InMemoryEventStore:
             events.reverse()
         for was in islice(events, options.max_count):
             yield from _decoded(was, decoder)
+
+    def load_stream(
+        self,
+        stream_id: str,
+        snapshot_type: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> LoadedStream:
+        """Return the stream's snapshot of that type, if it can be used, and the events after it.
+
+        Of a long tail it is the first page; ``read_stream`` goes on. ``idempotency_key`` asks which
+        events carry it. Raises :class:`~eventstore.StreamDeleted`.
+        """
+        check_stream_id(stream_id)
+        if idempotency_key is not None:
+            check_text("idempotency_key", idempotency_key, MAX_ID_LENGTH)
+        if snapshot_type is not None:
+            check_text("snapshot_type", snapshot_type, MAX_TYPE_LENGTH)
+        snapshot = None if snapshot_type is None else self.get_snapshot(stream_id, snapshot_type)
+        with self._lock:
+            stream = self._streams.get(stream_id)
+            if stream is None:
+                return LoadedStream()
+            if stream.info.deleted_at is not None:
+                raise StreamDeleted(stream_id, stream.info.deleted_at)
+            seen = 0 if snapshot is None else snapshot.version
+            events, version = stream.events[seen : seen + PAGE_SIZE], stream.info.version
+            keyed = [
+                was.event_version
+                for was in stream.events
+                if idempotency_key is not None and was.event.idempotency_key == idempotency_key
+            ]
+        decoder = Decoder(None, self._codec)
+        return LoadedStream(
+            version=version,
+            last=events[-1].event_version if events else version,
+            snapshot=snapshot,
+            events=[today for was in events for today in _decoded(was, decoder)],
+            recorded=(keyed[0], keyed[-1]) if keyed else None,
+        )
 
     @overload
     def read_all_forward(
@@ -337,16 +421,32 @@ class AsyncInMemoryEventStore:
         self._store = InMemoryEventStore(registry)
 
     async def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int:
-        """Append ``events`` and return the stream's version after them."""
-        return self._store.append_to_stream(stream_id, expected_version, events)
+        """Append ``events`` and return the stream's version after them.
+
+        With ``fetch_missed`` a conflict brings the events that the caller has not seen.
+        """
+        return self._store.append_to_stream(
+            stream_id, expected_version, events, fetch_missed=fetch_missed
+        )
 
     async def append(
-        self, *appends: StreamAppend, require: Sequence[StreamAt] = ()
+        self,
+        *appends: StreamAppend,
+        require: Sequence[StreamAt] = (),
+        fetch_missed: bool = False,
     ) -> AppendResult:
-        """Append to several streams, all or nothing, if those of ``require`` are as expected."""
-        return self._store.append(*appends, require=require)
+        """Append to several streams, all or nothing, if those of ``require`` are as expected.
+
+        With ``fetch_missed`` the conflict of a single stream brings the events not yet seen.
+        """
+        return self._store.append(*appends, require=require, fetch_missed=fetch_missed)
 
     @overload
     def read_stream(
@@ -366,6 +466,20 @@ class AsyncInMemoryEventStore:
         include deleted streams.
         """
         return _iterate(self._store.read_stream(stream_id, options, as_type=as_type))
+
+    async def load_stream(
+        self,
+        stream_id: str,
+        snapshot_type: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> LoadedStream:
+        """Return the stream's snapshot of that type, if it can be used, and the events after it.
+
+        Of a long tail it is the first page; ``read_stream`` goes on. ``idempotency_key`` asks which
+        events carry it. Raises :class:`~eventstore.StreamDeleted`.
+        """
+        return self._store.load_stream(stream_id, snapshot_type, idempotency_key=idempotency_key)
 
     @overload
     def read_all_forward(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from eventstore.operations.append import append, append_to_stream
 from eventstore.operations.delete import delete_stream, restore_stream
+from eventstore.operations.load import load_stream
 from eventstore.operations.read import read_feed_page, read_feed_position, read_stream_page
 from eventstore.operations.snapshots import get_snapshot, save_snapshot
 from eventstore.operations.streams import get_stream_info
+from eventstore.operations.transactions import commit
 
 __all__ = [
     "append",
     "append_to_stream",
+    "commit",
     "delete_stream",
     "get_snapshot",
     "get_stream_info",
+    "load_stream",
     "read_feed_page",
     "read_feed_position",
     "read_stream_page",

@@ -71,9 +71,9 @@ def read_stream_page(
     deleted_at = zoned(rows[0][_DELETED_AT])
     if deleted_at is not None and not cursor.include_deleted:
         raise StreamDeleted(stream_id, deleted_at)
-    if rows[0][_EVENT_ID] is None:
+    if rows[0][EVENT_ID] is None:
         return EMPTY_PAGE  # the stream has no event in the range, but a state
-    return _page(rows, decoder, frozenset(), rows[-1][_EVENT_VERSION])
+    return _page(rows, decoder, frozenset(), rows[-1][EVENT_VERSION])
 
 
 def read_feed_position(session: Session, *, schema: str | None) -> int:
@@ -113,11 +113,16 @@ def read_feed_page(
 
 def _page(rows: list[Any], decoder: Decoder, wanted: frozenset[str], last: int) -> Page:
     with collector_paused():
-        return Page(_envelopes(rows, decoder, wanted), len(rows), last)
+        return Page(envelopes(rows, decoder, wanted), len(rows), last)
 
 
-def _envelopes(rows: Iterable[Any], decoder: Decoder, wanted: frozenset[str]) -> list[AnyEnvelope]:
-    """Return the events of rows that begin with :func:`_columns`; of one row, none or several."""
+def envelopes(
+    rows: Iterable[Any], decoder: Decoder, wanted: frozenset[str] = frozenset()
+) -> list[AnyEnvelope]:
+    """Return the events of rows that begin with :func:`event_columns`.
+
+    Of one row, none or several; none of another type than those ``wanted``, if any are named.
+    """
     return [
         recorded(
             {
@@ -154,13 +159,14 @@ def _envelopes(rows: Iterable[Any], decoder: Decoder, wanted: frozenset[str]) ->
 
 
 # The places of columns in a row.
-_EVENT_ID: Final = 0
-_EVENT_VERSION: Final = 6
+EVENT_ID: Final = 0
+EVENT_VERSION: Final = 6
 _SEQUENCE_NUMBER: Final = 7
 _DELETED_AT: Final = -1
 
 
-def _columns() -> list[ColumnElement[Any]]:
+def event_columns() -> list[ColumnElement[Any]]:
+    """Return the columns of events as :func:`envelopes` takes them."""
     return [
         events_table.c.event_id,
         events_table.c.stream_id,
@@ -180,7 +186,7 @@ def _stream_page(*, backward: bool) -> Select[Any]:
     """The stream's state beside a page of its events: one round trip tells both."""
     version = events_table.c.event_version
     page = (
-        select(*_columns())
+        select(*event_columns())
         .where(
             events_table.c.stream_id == streams_table.c.stream_id,
             version.between(parameter("lowest", BigInteger), parameter("highest", BigInteger)),
@@ -203,7 +209,7 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     position = events_table.c.sequence_number
     conditions = _filter_conditions()
     return (
-        select(*_columns())
+        select(*event_columns())
         .where(
             position > parameter("after", BigInteger),
             position <= parameter("until", BigInteger),
