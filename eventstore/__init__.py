@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eventstore.aio import AsyncSqlAlchemyEventStore, async_event_store
 from eventstore.appending import AppendedStream, AppendResult, StreamAppend, StreamAt
+from eventstore.bulk import ImportProgress, import_events
 from eventstore.errors import (
     ConcurrencyConflict,
     ConnectionUnusable,
@@ -50,6 +51,7 @@ __all__ = [
     "ExpectedVersion",
     "FeedUnavailable",
     "IdempotencyMismatch",
+    "ImportProgress",
     "InMemoryEventStore",
     "ReadOptions",
     "SchemaOutOfDate",
@@ -67,4 +69,5 @@ __all__ = [
     "UpcastingError",
     "async_event_store",
     "event_store",
+    "import_events",
 ]

@@ -96,7 +96,7 @@ def encode_batch(
     return EncodedBatch(
         stream_id=stream_id,
         expected_version=check_expected_version(expected_version),
-        events=tuple(_encode_event(stream_id, event, codec) for event in events),
+        events=tuple(encode_event(stream_id, event, codec) for event in events),
     )
 
 
@@ -122,7 +122,8 @@ def encode_batches(
     return batches
 
 
-def _encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:
+def encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:
+    """Return one event as it will be stored; raises what :func:`encode_batch` does."""
     if not isinstance(event, EventEnvelope):
         raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
     _refuse_unchecked_copy(event)
