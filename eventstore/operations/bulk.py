@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from pydantic_core import to_json
 from sqlalchemy import (
     BigInteger,
     String,
@@ -27,10 +28,9 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
-    true,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import IntegrityError
 
 from eventstore.errors import (
@@ -49,7 +49,7 @@ from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import atomic, connection_of, schema_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from sqlalchemy import Connection, Select, TableValuedAlias
@@ -153,21 +153,15 @@ def _part(
     connection: Connection, events: Sequence[StreamEvent], *, schema: str | None
 ) -> tuple[list[StreamEvent], list[StreamEvent]]:
     """Return the new events and those that are recorded; raise if an id is, as something else."""
-    values = {
-        "event_ids": [event.event_id for _, _, event in events],
-        "stream_ids": [stream_id for stream_id, _, _ in events],
-        "event_types": [event.event_type for _, _, event in events],
-        "event_data": [event.event_data.decode() for _, _, event in events],
-    }
-    known: set[UUID] = set()
-    for row in run(connection, _known_ids(), values, schema=schema):
-        if not row.same:
-            raise DuplicateEvent(row.event_id)
-        known.add(row.event_id)
-    return (
-        [each for each in events if each.event.event_id not in known],
-        [each for each in events if each.event.event_id in known],
-    )
+    ids = _rows_of({"event_id": event.event_id} for _, _, event in events)
+    known = set(run(connection, _known_ids(), ids, schema=schema).scalars())
+    recorded = [each for each in events if each.event.event_id in known]
+    if recorded:
+        rows = {"rows": _contents_of(recorded)}
+        different = run(connection, _different(), rows, schema=schema).scalar()
+        if different is not None:
+            raise DuplicateEvent(different)
+    return [each for each in events if each.event.event_id not in known], recorded
 
 
 def _try(
@@ -213,7 +207,7 @@ def _advance(
 ) -> dict[str, int]:
     """Lock the streams' rows, move them on, and return the versions at which they were."""
     counts = Counter(stream_id for stream_id, _, _ in events)
-    values = {"stream_ids": list(counts), "event_counts": list(counts.values())}
+    values = _rows_of({"stream_id": each, "event_count": counts[each]} for each in counts)
     versions = {}
     for row in run(connection, _advance_streams(), values, schema=schema):
         if row.deleted_at is not None:
@@ -237,8 +231,7 @@ def _refuse_used_keys(
 ) -> None:
     if not keys:
         return
-    stream_ids, idempotency_keys = zip(*keys, strict=True)
-    values = {"stream_ids": list(stream_ids), "idempotency_keys": list(idempotency_keys)}
+    values = _rows_of({"stream_id": each, "idempotency_key": key} for each, key in keys)
     used = run(connection, _used_key(), values, schema=schema).one_or_none()
     if used is not None:
         raise IdempotencyMismatch(used.idempotency_key, used.stream_id)
@@ -248,24 +241,41 @@ def _overtaken(
     connection: Connection, events: Sequence[StreamEvent], *, schema: str | None
 ) -> ConcurrencyConflict | TransactionConflict:
     """Return the error for a stream whose events are past the version in its row."""
-    stream_ids = list({stream_id for stream_id, _, _ in events})
-    row = run(connection, _ahead(), {"stream_ids": stream_ids}, schema=schema).one_or_none()
+    streams = _rows_of({"stream_id": each} for each in {stream_id for stream_id, _, _ in events})
+    row = run(connection, _ahead(), streams, schema=schema).one_or_none()
     if row is None:
         return TransactionConflict(SERIALIZATION_FAILURE)
     return ConcurrencyConflict(row.version, row.newest, row.stream_id)
 
 
-def _opened(*columns: tuple[str, str, Any]) -> TableValuedAlias:
-    """Return the rows of array parameters: for each the column's name, the array's, the type."""
-    arrays = (parameter(array, ARRAY(type_)) for _, array, type_ in columns)
+def _rows_of(rows: Iterable[Mapping[str, object]]) -> dict[str, str]:
+    """Return the parameter that :func:`_given` opens on the server."""
+    return {"rows": to_json(list(rows)).decode()}
+
+
+def _contents_of(events: Iterable[StreamEvent]) -> str:
+    """Return the same parameter with payloads, which are JSON already."""
+    rows = []
+    for stream_id, _, event in events:
+        values = {
+            "event_id": event.event_id,
+            "stream_id": stream_id,
+            "event_type": event.event_type,
+        }
+        rows.append(b'%b,"event_data":%b}' % (to_json(values)[:-1], event.event_data))
+    return (b"[%b]" % b",".join(rows)).decode()
+
+
+def _given(**columns: Any) -> TableValuedAlias:
+    """Open the parameter ``rows``: a JSON array of objects, as rows with these columns.
+
+    One JSON text is made and read in a fraction of the time that psycopg's arrays take.
+    """
     return (
-        func.unnest(*arrays)
-        .table_valued(*(column(name, type_) for name, _, type_ in columns))
-        .render_derived(name="given")
+        func.jsonb_to_recordset(cast(parameter("rows", Text), JSONB))
+        .table_valued(*(column(name, type_) for name, type_ in columns.items()))
+        .render_derived(name="given", with_types=True)
     )
-
-
-_STREAM_IDS = ("stream_id", "stream_ids", String)
 
 
 @cache
@@ -274,7 +284,7 @@ def _advance_streams() -> ReturningInsert[Any]:
 
     Positions are drawn by the COPY that follows in the same transaction: after the fence.
     """
-    given = _opened(_STREAM_IDS, ("event_count", "event_counts", BigInteger))
+    given = _given(stream_id=String, event_count=BigInteger)
     fence = writer_lock()
     advancing = postgresql.insert(streams_table).from_select(
         ["stream_id", "version"],
@@ -295,34 +305,29 @@ def _advance_streams() -> ReturningInsert[Any]:
 
 @cache
 def _known_ids() -> Select[Any]:
-    """The ids that are recorded, and whether what is recorded says the same."""
-    given = _opened(
-        ("event_id", "event_ids", Uuid),
-        _STREAM_IDS,
-        ("event_type", "event_types", String),
-        ("event_data", "event_data", Text),
-    )
-    known = (
-        select(
-            (
-                (events_table.c.stream_id == given.c.stream_id)
-                & (events_table.c.event_type == given.c.event_type)
-                & (events_table.c.event_data == cast(given.c.event_data, JSONB))
-            ).label("same")
-        )
-        .where(events_table.c.event_id == given.c.event_id)
-        # A look-up by the index for each, whatever the planner thinks of the table's size.
-        .limit(literal_column("1"))
-        .correlate(given)
-        .lateral("known")
-    )
-    return select(given.c.event_id, known.c.same).select_from(given.join(known, true()))
+    """The ids that are recorded."""
+    given = _given(event_id=Uuid)
+    known = select(events_table.c.event_id).where(events_table.c.event_id == given.c.event_id)
+    # A subquery for each is a look-up by the index, whatever the planner thinks of the table.
+    return select(given.c.event_id).where(known.scalar_subquery().is_not(None))
+
+
+@cache
+def _different() -> Select[Any]:
+    """The id of one of the recorded events that doesn't say the same, if there is any."""
+    given = _given(event_id=Uuid, stream_id=String, event_type=String, event_data=JSONB)
+    same = select(
+        (events_table.c.stream_id == given.c.stream_id)
+        & (events_table.c.event_type == given.c.event_type)
+        & (events_table.c.event_data == given.c.event_data)
+    ).where(events_table.c.event_id == given.c.event_id)
+    return select(given.c.event_id).where(~same.scalar_subquery()).limit(literal_column("1"))
 
 
 @cache
 def _used_key() -> Select[Any]:
     """One of the keys that their streams have used, if there is any."""
-    given = _opened(_STREAM_IDS, ("idempotency_key", "idempotency_keys", Text))
+    given = _given(stream_id=String, idempotency_key=Text)
     used = (
         select(events_table.c.event_version)
         .where(
@@ -348,7 +353,7 @@ def _position() -> Select[Any]:
 @cache
 def _ahead() -> Select[Any]:
     """A stream that has a newer event than its row says."""
-    given = _opened(_STREAM_IDS)
+    given = _given(stream_id=String)
     newest = (
         select(func.max(events_table.c.event_version))
         .where(events_table.c.stream_id == given.c.stream_id)
