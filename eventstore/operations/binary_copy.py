@@ -76,19 +76,22 @@ def pack_row(stream_id: str, version: int, event: EncodedEvent) -> bytes:
     )
 
 
+def use_utf8(connection: Connection) -> None:
+    """Speak UTF-8 to the end of the transaction: in the binary format too, texts are as agreed."""
+    driver: Any = connection.connection.driver_connection
+    if driver.info.encoding != "utf-8":
+        connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
+
+
 def copy_events(connection: Connection, rows: Iterator[bytes], *, schema: str | None) -> None:
-    """Write ``rows``, made by :func:`pack_row`, in their order.
+    """Write ``rows``, made by :func:`pack_row`, in their order; :func:`use_utf8` comes before it.
 
     Raises the typed error where PostgreSQL's has one, else SQLAlchemy's, as any other statement.
     """
     driver: Any = connection.connection.driver_connection
-    if driver.info.encoding != "utf-8":
-        # Also in the binary format, texts are in the client's encoding; ours are UTF-8, like JSON.
-        connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
     statement = _statement(connection, schema)
     try:
-        # With parameters, if none, psycopg reads the %% of a quoted name as %.
-        with driver.cursor() as cursor, cursor.copy(statement, ()) as copy:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(_HEADER)
             while chunk := b"".join(islice(rows, _ROWS_A_WRITE)):
                 copy.write(chunk)
@@ -104,7 +107,9 @@ def _statement(connection: Connection, schema: str | None) -> str:
     if schema is not None:
         table = f"{preparer.quote_schema(schema)}.{table}"
     columns = ", ".join(map(preparer.format_column, _COLUMNS))
-    return f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
+    statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
+    # Without parameters, psycopg sends it as it is; SQLAlchemy has doubled the % of quoted names.
+    return statement.replace("%%", "%")
 
 
 def _as_sqlalchemy(error: Any, connection: Connection, statement: str) -> DBAPIError:

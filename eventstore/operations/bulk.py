@@ -41,7 +41,7 @@ from eventstore.errors import (
     TransactionConflict,
 )
 from eventstore.models import EVENT_ID_KEY, STREAM_VERSION_KEY, events_table, streams_table
-from eventstore.operations.binary_copy import copy_events, pack_row
+from eventstore.operations.binary_copy import copy_events, pack_row, use_utf8
 from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
 from eventstore.operations.fence import writer_lock
 from eventstore.operations.statements import parameter, run
@@ -102,6 +102,7 @@ def import_batch(
     """
     connection = connection_of(session)
     schema = schema_of(connection, schema)
+    use_utf8(connection)
     keys = _keys(batch)
     events = _leave_out_repeats(batch)
     recorded = None
