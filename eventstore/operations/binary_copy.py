@@ -123,7 +123,6 @@ def _as_sqlalchemy(error: Any, connection: Connection, statement: str) -> DBAPIE
         None,
         error,
         dialect.loaded_dbapi.Error,
-        hide_parameters=True,
         connection_invalidated=is_lost,
         dialect=dialect,
     )

@@ -55,14 +55,14 @@ def test_imports_appends_and_readers_at_once(engine: Engine) -> None:
                     ids.append(str(event.event_id))
         return ids
 
-    imports = [source(1_500), source(1_500)]
+    imports = [source(500), source(500)]
     with ThreadPoolExecutor(8) as threads:
         readers = [Reader(page_size=size) for size in (7, 500)]
         reading = [threads.submit(reader.follow, engine, all_is_done) for reader in readers]
         appending = [threads.submit(append, number) for number in range(4)]
         try:
             progress = list(
-                threads.map(lambda events: import_events(engine, events, batch_size=50), imports)
+                threads.map(lambda events: import_events(engine, events, batch_size=30), imports)
             )
         finally:
             imports_are_done.set()
@@ -74,7 +74,7 @@ def test_imports_appends_and_readers_at_once(engine: Engine) -> None:
 
     found = feed(engine)
     assert_gapless(found)
-    assert [each.imported for each in progress] == [1_500, 1_500]
+    assert [each.imported for each in progress] == [500, 500]
     imported = [str(event.event_id) for events in imports for event in events]
     assert sorted(str(event.event_id) for event in found) == sorted(imported + appended)
     assert len(appended) > 20
@@ -145,3 +145,20 @@ def test_a_batch_that_was_given_up_for_a_deadlock_is_written_anew(
 
     assert_gapless(feed(engine))
     assert len(feed(engine)) in (2, 4)
+
+
+def test_streams_are_locked_in_the_order_of_their_ids(committed_database: URL) -> None:
+    # A deadlock would not be broken, but end at the time limit.
+    options = {"options": "-c deadlock_timeout=60s -c lock_timeout=10s"}
+    engine = create_engine(committed_database, connect_args=options)
+    events = [new_event(stream_id="b"), new_event(stream_id="a")]
+    with ThreadPoolExecutor(1) as threads:
+        with Session(engine) as session, session.begin():
+            store = SqlAlchemyEventStore(session)
+            store.append_to_stream("a", ANY, [new_event()])
+            importing = threads.submit(import_events, engine, events)
+            wait_until_blocked(engine)
+            # The import waits for "a" and holds nothing that comes behind it.
+            store.append_to_stream("b", ANY, [new_event()])
+        assert importing.result(DEADLINE_SECONDS).imported == 2
+    engine.dispose()
