@@ -23,8 +23,7 @@ from eventstore.batches import (
     partial_repeat,
 )
 from eventstore.errors import StreamDeleted, StreamNotFound
-from eventstore.events import AnyEnvelope, EventEnvelope
-from eventstore.payloads import PayloadType, as_jsonb, decode_metadata, payload_type
+from eventstore.payloads import as_jsonb, decode_metadata, payload_type
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -32,6 +31,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
+from eventstore.recorded import decoder_of, recorded, undecoded_metadata
 from eventstore.registry import codec_of
 from eventstore.snapshots import Snapshot, check_snapshot
 from eventstore.streams import (
@@ -49,7 +49,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventstore.appending import StreamAt
-    from eventstore.registry import EventRegistry, PayloadCodec
+    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.recorded import Decode
+    from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot
     from eventstore.streams import ExpectedVersion
 
@@ -170,17 +172,18 @@ class InMemoryEventStore:
     ) -> Iterator[AnyEnvelope]:
         """Return an iterator over the stream's events as ``options`` say.
 
-        ``as_type`` reads every payload as that type, in place of the registry. The iterator raises
-        :class:`~eventstore.StreamDeleted` unless the options include deleted streams.
+        ``as_type`` reads every payload as that type, in place of the registry; ``bytes`` gives its
+        JSON as it is. The iterator raises :class:`~eventstore.StreamDeleted` unless the options
+        include deleted streams.
         """
         check_stream_id(stream_id)
-        codec = self._codec if as_type is None else payload_type(as_type)
+        decode = decoder_of(as_type, self._codec)
         if StreamCursor(options).limit == 0:
             return iter(())
-        return self._iterate_stream(stream_id, options, codec)
+        return self._iterate_stream(stream_id, options, decode)
 
     def _iterate_stream(
-        self, stream_id: str, options: ReadOptions, codec: PayloadCodec | PayloadType
+        self, stream_id: str, options: ReadOptions, decode: Decode
     ) -> Iterator[AnyEnvelope]:
         with self._lock:
             stream = self._streams.get(stream_id)
@@ -191,33 +194,60 @@ class InMemoryEventStore:
             events = stream.events[max((options.from_version or 1) - 1, 0) : options.to_version]
         if options.backward:
             events.reverse()
-        for recorded in islice(events, options.max_count):
-            yield _decoded(recorded, codec)
+        for was in islice(events, options.max_count):
+            yield _decoded(was, decode)
 
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[AnyEnvelope]: ...
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: Any = None,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[AnyEnvelope]:
         """Return an iterator over the events after ``from_position``, in the order of the feed.
 
         It ends with the last event that is there when the iteration begins. ``page_size`` bounds
-        what a store on a database holds in memory at a time.
+        what a store on a database holds in memory at a time. ``as_type`` is that of
+        :meth:`read_stream`.
         """
         check_feed_read(from_position, max_count, filters, page_size)
-        return self._iterate_feed(from_position, max_count, filters)
+        decode = decoder_of(as_type, self._codec)
+        return self._iterate_feed(from_position, max_count, filters, decode)
 
     def _iterate_feed(
-        self, from_position: int, max_count: int | None, filters: EventFilter | None
+        self,
+        from_position: int,
+        max_count: int | None,
+        filters: EventFilter | None,
+        decode: Decode,
     ) -> Iterator[AnyEnvelope]:
         with self._lock:
             events = self._feed[from_position:]
         wanted = (was for was in events if filters is None or _matches(filters, was))
-        for recorded in islice(wanted, max_count):
-            yield _decoded(recorded, self._codec)
+        for was in islice(wanted, max_count):
+            yield _decoded(was, decode)
 
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return what is known of the stream, None if it never had an event."""
@@ -329,27 +359,50 @@ class AsyncInMemoryEventStore:
     ) -> AsyncIterator[AnyEnvelope]:
         """Return an iterator over the stream's events as ``options`` say.
 
-        ``as_type`` reads every payload as that type, in place of the registry. The iterator raises
-        :class:`~eventstore.StreamDeleted` unless the options include deleted streams.
+        ``as_type`` reads every payload as that type, in place of the registry; ``bytes`` gives its
+        JSON as it is. The iterator raises :class:`~eventstore.StreamDeleted` unless the options
+        include deleted streams.
         """
         return _iterate(self._store.read_stream(stream_id, options, as_type=as_type))
 
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[AnyEnvelope]: ...
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: Any = None,
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[AnyEnvelope]:
         """Return an iterator over the events after ``from_position``, in the order of the feed.
 
         It ends with the last event that is there when the iteration begins. ``page_size`` bounds
-        what a store on a database holds in memory at a time.
+        what a store on a database holds in memory at a time. ``as_type`` is that of
+        :meth:`read_stream`.
         """
         return _iterate(
             self._store.read_all_forward(
-                from_position, max_count, filters=filters, page_size=page_size
+                from_position, max_count, filters=filters, as_type=as_type, page_size=page_size
             )
         )
 
@@ -404,17 +457,19 @@ def _matches(filters: EventFilter, recorded: RecordedEvent) -> bool:
     )
 
 
-def _decoded(recorded: RecordedEvent, codec: PayloadCodec | PayloadType) -> AnyEnvelope:
-    event = recorded.event
-    return EventEnvelope(
-        event_id=event.event_id,
-        stream_id=recorded.stream_id,
-        aggregate_id=event.aggregate_id,
-        aggregate_type=event.aggregate_type,
-        event_type=event.event_type,
-        event_data=codec.decode(event.event_type, as_jsonb(event.event_data)),
-        event_version=recorded.event_version,
-        sequence_number=recorded.sequence_number,
-        occurred_at=event.occurred_at,
-        metadata=decode_metadata(event.event_type, as_jsonb(event.metadata)),
+def _decoded(was: RecordedEvent, decode: Decode) -> AnyEnvelope:
+    event = was.event
+    return recorded(
+        {
+            "event_id": event.event_id,
+            "stream_id": was.stream_id,
+            "aggregate_id": event.aggregate_id,
+            "aggregate_type": event.aggregate_type,
+            "event_type": event.event_type,
+            "event_data": decode(event.event_type, as_jsonb(event.event_data)),
+            "event_version": was.event_version,
+            "sequence_number": was.sequence_number,
+            "occurred_at": event.occurred_at,
+            "metadata": undecoded_metadata(event.event_type, as_jsonb(event.metadata)),
+        }
     )

@@ -36,12 +36,24 @@ class EventStore(Protocol):
         self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
     ) -> Iterator[AnyEnvelope]: ...
 
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[AnyEnvelope]: ...
 
@@ -84,12 +96,24 @@ class AsyncEventStore(Protocol):
         self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
     ) -> AsyncIterator[AnyEnvelope]: ...
 
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[AnyEnvelope]: ...
 

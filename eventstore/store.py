@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore import operations
-from eventstore.payloads import payload_type
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -17,6 +16,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
+from eventstore.recorded import decoder_of
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema, check_stream_id
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.recorded import Decode
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -117,37 +118,53 @@ class SqlAlchemyEventStore:
     ) -> Iterator[AnyEnvelope]:
         """Iterate over a stream's events, a page in memory at a time; a missing stream is empty.
 
-        ``as_type`` decodes every payload as this type, whatever the registry says.
+        ``as_type`` decodes every payload as this type, whatever the registry says; ``bytes`` gives
+        its JSON as it is.
 
         :raises StreamDeleted: the stream is soft-deleted and ``options`` don't include such.
         :raises SerializationError: a payload does not validate as its type.
         """
         check_stream_id(stream_id)
-        if as_type is not None:
-            payload_type(as_type)  # tells now what pydantic can't read
-        return self._read_pages(stream_id, StreamCursor(options), as_type)
+        decode = decoder_of(as_type, self._codec)
+        return self._read_pages(stream_id, StreamCursor(options), decode)
 
     def _read_pages(
-        self, stream_id: str, cursor: StreamCursor, as_type: Any
+        self, stream_id: str, cursor: StreamCursor, decode: Decode
     ) -> Iterator[AnyEnvelope]:
         while cursor.limit:
             page = operations.read_stream_page(
-                self.session,
-                stream_id,
-                cursor,
-                as_type,
-                codec=self._codec,
-                schema=self._schema,
+                self.session, stream_id, cursor, decode, schema=self._schema
             )
             cursor.passed(page)
-            yield from page
+            yield from page.events
 
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[AnyEnvelope]: ...
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: Any = None,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[AnyEnvelope]:
         """Iterate over the events of all streams behind ``from_position``, in feed order.
@@ -155,13 +172,14 @@ class SqlAlchemyEventStore:
         The feed is read up to the fence as it stands when the iteration begins: an event that is
         not delivered now will always have a position above every one that is, so that a reader
         may keep the last position as its checkpoint and never miss one. Events of deleted streams
-        are part of it.
+        are part of it. ``as_type`` is that of :meth:`read_stream`.
 
         :raises FeedUnavailable: the transaction's isolation is above READ COMMITTED, or the
             server is a standby.
         """
         check_feed_read(from_position, max_count, filters, page_size)
-        return self._read_feed(from_position, max_count, filters, page_size)
+        decode = decoder_of(as_type, self._codec)
+        return self._read_feed(from_position, max_count, filters, page_size, decode)
 
     def _read_feed(
         self,
@@ -169,6 +187,7 @@ class SqlAlchemyEventStore:
         max_count: int | None,
         filters: EventFilter | None,
         page_size: int,
+        decode: Decode,
     ) -> Iterator[AnyEnvelope]:
         until = operations.read_feed_position(self.session, schema=self._schema)
         cursor = FeedCursor(
@@ -176,10 +195,10 @@ class SqlAlchemyEventStore:
         )
         while cursor.limit:
             page = operations.read_feed_page(
-                self.session, cursor, filters, codec=self._codec, schema=self._schema
+                self.session, cursor, filters, decode, schema=self._schema
             )
             cursor.passed(page)
-            yield from page
+            yield from page.events
 
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return the stream's version and times, None if it never had an event."""

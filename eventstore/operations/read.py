@@ -7,8 +7,9 @@ JSON text and are decoded once, into their type.
 
 from __future__ import annotations
 
+from datetime import UTC
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -24,13 +25,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from eventstore.errors import StreamDeleted
-from eventstore.events import recorded
 from eventstore.models import events_table, streams_table
 from eventstore.operations.fence import read_mark
-from eventstore.operations.statements import parameter, run
+from eventstore.operations.statements import fetch, parameter
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
-from eventstore.payloads import decode_metadata, payload_type
+from eventstore.reading import EMPTY_PAGE, Page
+from eventstore.recorded import collector_paused, recorded, undecoded_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,21 +41,20 @@ if TYPE_CHECKING:
 
     from eventstore.events import AnyEnvelope
     from eventstore.reading import EventFilter, FeedCursor, StreamCursor
-    from eventstore.registry import PayloadCodec
+    from eventstore.recorded import Decode
 
 
 def read_stream_page(
     session: Session,
     stream_id: str,
     cursor: StreamCursor,
-    as_type: Any,
+    decode: Decode,
     *,
-    codec: PayloadCodec,
     schema: str | None,
-) -> list[AnyEnvelope]:
+) -> Page:
     """Return the next events of a stream; raise :class:`StreamDeleted` unless that was allowed."""
     connection = connection_of(session)
-    rows = run(
+    rows = fetch(
         connection,
         _stream_page(backward=cursor.backward),
         {
@@ -64,15 +64,15 @@ def read_stream_page(
             "limit": cursor.limit,
         },
         schema=schema_of(connection, schema),
-    ).all()
+    )
     if not rows:
-        return []
-    deleted_at = zoned(rows[0].deleted_at)
+        return EMPTY_PAGE
+    deleted_at = zoned(rows[0][_DELETED_AT])
     if deleted_at is not None and not cursor.include_deleted:
         raise StreamDeleted(stream_id, deleted_at)
-    if rows[0].event_id is None:
-        return []  # the stream has no event in the range, but a state
-    return _envelopes(rows, as_type, codec)
+    if rows[0][_EVENT_ID] is None:
+        return EMPTY_PAGE  # the stream has no event in the range, but a state
+    return _page(rows, decode, rows[-1][_EVENT_VERSION])
 
 
 def read_feed_position(session: Session, *, schema: str | None) -> int:
@@ -85,10 +85,10 @@ def read_feed_page(
     session: Session,
     cursor: FeedCursor,
     filters: EventFilter | None,
+    decode: Decode,
     *,
-    codec: PayloadCodec,
     schema: str | None,
-) -> list[AnyEnvelope]:
+) -> Page:
     """Return the next events of the feed that match, none of them behind the cursor's bound."""
     connection = connection_of(session)
     values: dict[str, Any] = {
@@ -97,18 +97,24 @@ def read_feed_page(
         "limit": cursor.limit,
     }
     given = _filter_values(filters)
-    rows = run(
+    rows = fetch(
         connection,
         _feed_page(tuple(given)),
         values | given,
         schema=schema_of(connection, schema),
     )
-    return _envelopes(rows, None, codec)
+    if not rows:
+        return EMPTY_PAGE
+    return _page(rows, decode, rows[-1][_SEQUENCE_NUMBER])
 
 
-def _envelopes(rows: Iterable[Any], as_type: Any, codec: PayloadCodec) -> list[AnyEnvelope]:
+def _page(rows: list[Any], decode: Decode, last: int) -> Page:
+    with collector_paused():
+        return Page(_envelopes(rows, decode), len(rows), last)
+
+
+def _envelopes(rows: Iterable[Any], decode: Decode) -> list[AnyEnvelope]:
     """Return the events of rows that begin with :func:`_columns`."""
-    decode = codec.decode if as_type is None else payload_type(as_type).decode
     return [
         recorded(
             {
@@ -121,8 +127,8 @@ def _envelopes(rows: Iterable[Any], as_type: Any, codec: PayloadCodec) -> list[A
                 "event_data": decode(event_type, event_data),
                 "event_version": event_version,
                 "sequence_number": sequence_number,
-                "occurred_at": zoned(occurred_at),
-                "metadata": decode_metadata(event_type, metadata),
+                "occurred_at": occurred_at.replace(tzinfo=UTC),  # as zoned(), without the call
+                "metadata": undecoded_metadata(event_type, metadata),
             }
         )
         for (
@@ -139,6 +145,13 @@ def _envelopes(rows: Iterable[Any], as_type: Any, codec: PayloadCodec) -> list[A
             *_,
         ) in rows
     ]
+
+
+# The places of columns in a row.
+_EVENT_ID: Final = 0
+_EVENT_VERSION: Final = 6
+_SEQUENCE_NUMBER: Final = 7
+_DELETED_AT: Final = -1
 
 
 def _columns() -> list[ColumnElement[Any]]:

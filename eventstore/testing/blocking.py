@@ -60,12 +60,13 @@ class BlockingEventStore:
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: Any = None,
         page_size: int = PAGE_SIZE,
-    ) -> Iterator[AnyEnvelope]:
+    ) -> Iterator[Any]:
         """Return an iterator over the feed."""
         return self._iterate(
             self._store.read_all_forward(
-                from_position, max_count, filters=filters, page_size=page_size
+                from_position, max_count, filters=filters, as_type=as_type, page_size=page_size
             )
         )
 

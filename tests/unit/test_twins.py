@@ -17,7 +17,7 @@ PAIRS: list[tuple[type[Any], type[Any]]] = [
 ]
 
 #: A protocol's overloads have no implementation whose signature could be compared.
-OVERLOADED = {"read_stream", "get_snapshot"}
+OVERLOADED = {"read_stream", "read_all_forward", "get_snapshot"}
 
 
 def operations(store: type[Any]) -> dict[str, Any]:
