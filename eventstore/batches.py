@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from eventstore.appending import StreamAppend, StreamAt
@@ -35,9 +35,11 @@ if TYPE_CHECKING:
     from eventstore.streams import ExpectedVersion, StreamState
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedEvent:
-    """An event whose payload and metadata are JSON, with every default filled in."""
+class EncodedEvent(NamedTuple):
+    """An event whose payload and metadata are JSON, with every default filled in.
+
+    A tuple: a frozen dataclass takes eight times as long to make, and a batch has thousands.
+    """
 
     event_id: UUID
     aggregate_id: str

@@ -9,6 +9,7 @@ integers are big-endian (PostgreSQL manual, COPY, "Binary Format"). A ``jsonb`` 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import islice
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -53,27 +54,26 @@ def pack_row(stream_id: str, version: int, event: EncodedEvent) -> bytes:
     """Return the row of an event that gets this version in its stream."""
     since = event.occurred_at - _EPOCH
     microseconds = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-    stream = stream_id.encode()
-    aggregate = event.aggregate_id.encode()
-    aggregate_type = event.aggregate_type.encode()
-    event_type = event.event_type.encode()
     return b"".join(
         (
             _pack_fixed(len(_COLUMNS), 16, event.event_id.bytes, 8, version, 8, microseconds),
-            _pack_length(len(stream)),
-            stream,
-            _pack_length(len(aggregate)),
-            aggregate,
-            _pack_length(len(aggregate_type)),
-            aggregate_type,
-            _pack_length(len(event_type)),
-            event_type,
+            _field(stream_id),
+            _field(event.aggregate_id),
+            _field(event.aggregate_type),
+            _field(event.event_type),
             _pack_jsonb(len(event.event_data) + 1, 1),
             event.event_data,
             _pack_jsonb(len(event.metadata) + 1, 1),
             event.metadata,
         )
     )
+
+
+@lru_cache(maxsize=4096)
+def _field(text: str) -> bytes:
+    """Return a text with its length; those of one event are often those of the one before."""
+    encoded = text.encode()
+    return _pack_length(len(encoded)) + encoded
 
 
 def use_utf8(connection: Connection) -> None:

@@ -43,8 +43,8 @@ from eventstore.errors import (
 from eventstore.models import EVENT_ID_KEY, STREAM_VERSION_KEY, events_table, streams_table
 from eventstore.operations.binary_copy import copy_events, pack_row, use_utf8
 from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
-from eventstore.operations.fence import writer_lock
-from eventstore.operations.statements import parameter, run
+from eventstore.operations.fence import SEQUENCE, lock_of_writer
+from eventstore.operations.statements import fetch, parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import atomic, connection_of, schema_of
 
@@ -155,7 +155,7 @@ def _part(
 ) -> tuple[list[StreamEvent], list[StreamEvent]]:
     """Return the new events and those that are recorded; raise if an id is, as something else."""
     ids = _rows_of({"event_id": event.event_id} for _, _, event in events)
-    known = set(run(connection, _known_ids(), ids, schema=schema).scalars())
+    known = {event_id for (event_id,) in fetch(connection, _known_ids(), ids, schema=schema)}
     recorded = [each for each in events if each.event.event_id in known]
     if recorded:
         rows = {"rows": _contents_of(recorded)}
@@ -210,10 +210,11 @@ def _advance(
     counts = Counter(stream_id for stream_id, _, _ in events)
     values = _rows_of({"stream_id": each, "event_count": counts[each]} for each in counts)
     versions = {}
-    for row in run(connection, _advance_streams(), values, schema=schema):
-        if row.deleted_at is not None:
-            raise StreamDeleted(row.stream_id, zoned(row.deleted_at))
-        versions[row.stream_id] = row.version - counts[row.stream_id]
+    rows = fetch(connection, _advance_streams(), values, schema=schema)
+    for stream_id, version, deleted_at in rows:
+        if deleted_at is not None:
+            raise StreamDeleted(stream_id, zoned(deleted_at))
+        versions[stream_id] = version - counts[stream_id]
     return versions
 
 
@@ -286,7 +287,13 @@ def _advance_streams() -> ReturningInsert[Any]:
     Positions are drawn by the COPY that follows in the same transaction: after the fence.
     """
     given = _given(stream_id=String, event_count=BigInteger)
-    fence = writer_lock()
+    # Once, not for each row.
+    fence = (
+        select(lock_of_writer(for_statement=False).label("held"))
+        .select_from(SEQUENCE)
+        .cte("fence")
+        .prefix_with("MATERIALIZED")
+    )
     advancing = postgresql.insert(streams_table).from_select(
         ["stream_id", "version"],
         select(given.c.stream_id, given.c.event_count)
