@@ -6,6 +6,7 @@ from eventstore.aggregate_types import AggregateType
 from eventstore.aggregates import Aggregate, applies
 from eventstore.aio import AsyncSqlAlchemyEventStore, async_event_store
 from eventstore.appending import AppendedStream, AppendResult, StreamAppend, StreamAt
+from eventstore.bulk import ImportProgress, import_events
 from eventstore.codec import UnknownPayload
 from eventstore.correlation import causation, caused_by
 from eventstore.deciders import DecidedAggregate, Decider
@@ -76,6 +77,7 @@ __all__ = [
     "ExpectedVersion",
     "FeedUnavailable",
     "IdempotencyMismatch",
+    "ImportProgress",
     "InMemoryEventStore",
     "LoadedStream",
     "OnEvents",
@@ -106,4 +108,5 @@ __all__ = [
     "causation",
     "caused_by",
     "event_store",
+    "import_events",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eventstore.operations.append import append, append_to_stream
+from eventstore.operations.bulk import import_batch
 from eventstore.operations.delete import delete_stream, restore_stream
 from eventstore.operations.load import load_stream
 from eventstore.operations.read import read_feed_page, read_feed_position, read_stream_page
@@ -17,6 +18,7 @@ __all__ = [
     "delete_stream",
     "get_snapshot",
     "get_stream_info",
+    "import_batch",
     "load_stream",
     "read_feed_page",
     "read_feed_position",

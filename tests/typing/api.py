@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, assert_type
 
 from pydantic import BaseModel
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -37,6 +38,7 @@ from eventstore import (
     EventStore,
     EveryEvents,
     EveryInterval,
+    ImportProgress,
     InMemoryEventStore,
     LoadedStream,
     OnEvents,
@@ -169,6 +171,19 @@ def context_manager(sessions: sessionmaker[Session]) -> None:
 async def async_context_manager(sessions: async_sessionmaker[AsyncSession]) -> None:
     async with eventstore.async_event_store(sessions, registry) as store:
         assert_type(store, AsyncSqlAlchemyEventStore)
+
+
+def bulk_import(sessions: sessionmaker[Session]) -> None:
+    engine = create_engine("postgresql+psycopg://")
+
+    def on_progress(progress: ImportProgress) -> None:
+        assert_type(progress.position, int)
+
+    done = eventstore.import_events(engine, [envelope], registry, on_progress=on_progress)
+    assert_type(done, ImportProgress)
+    feed = SqlAlchemyEventStore(sessions()).read_all_forward()
+    eventstore.import_events(sessions, feed, schema="copy", batch_size=500, keep_versions=True)
+    eventstore.import_events(engine, [], on_progress=print)
 
 
 def facts_of_an_error(error: ConcurrencyConflict) -> None:
