@@ -29,7 +29,8 @@ from eventstore.errors import (
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.execution import Outcome, Retries
 from eventstore.loading import LoadedStream
-from eventstore.memory import AsyncInMemoryEventStore, InMemoryEventStore
+from eventstore.memory import InMemoryEventStore
+from eventstore.memory_aio import AsyncInMemoryEventStore
 from eventstore.protocols import AsyncEventStore, EventStore
 from eventstore.reading import EventFilter, ReadOptions
 from eventstore.registry import EventRegistry

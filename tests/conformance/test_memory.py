@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventstore.errors import ConcurrencyConflict
-from eventstore.memory import AsyncInMemoryEventStore, InMemoryEventStore
+from eventstore.memory import InMemoryEventStore
+from eventstore.memory_aio import AsyncInMemoryEventStore
 from eventstore.protocols import AsyncEventStore, EventStore
 from eventstore.streams import ANY, NO_STREAM, ExpectedVersion
 from eventstore.testing.conformance import (
