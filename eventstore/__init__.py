@@ -21,6 +21,7 @@ from eventstore.errors import (
     UpcastingError,
 )
 from eventstore.events import EventEnvelope, EventMetadata
+from eventstore.group_commit import AsyncGroupCommitWriter, GroupCommitWriter
 from eventstore.memory import AsyncInMemoryEventStore, InMemoryEventStore
 from eventstore.protocols import AsyncEventStore, EventStore
 from eventstore.reading import EventFilter, ReadOptions
@@ -36,6 +37,7 @@ __all__ = [
     "AppendResult",
     "AppendedStream",
     "AsyncEventStore",
+    "AsyncGroupCommitWriter",
     "AsyncInMemoryEventStore",
     "AsyncSqlAlchemyEventStore",
     "ConcurrencyConflict",
@@ -49,6 +51,7 @@ __all__ = [
     "EventStoreError",
     "ExpectedVersion",
     "FeedUnavailable",
+    "GroupCommitWriter",
     "IdempotencyMismatch",
     "InMemoryEventStore",
     "ReadOptions",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from eventstore.operations.append import append, append_to_stream
 from eventstore.operations.delete import delete_stream, restore_stream
+from eventstore.operations.group_append import append_group, encode_append
 from eventstore.operations.read import read_feed_page, read_feed_position, read_stream_page
 from eventstore.operations.snapshots import get_snapshot, save_snapshot
 from eventstore.operations.streams import get_stream_info
 
 __all__ = [
     "append",
+    "append_group",
     "append_to_stream",
     "delete_stream",
+    "encode_append",
     "get_snapshot",
     "get_stream_info",
     "read_feed_page",
