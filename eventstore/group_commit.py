@@ -11,7 +11,7 @@ import asyncio
 import os
 from _thread import allocate_lock
 from contextvars import Context
-from threading import Condition, Semaphore, Thread
+from threading import Condition, Semaphore, Thread, current_thread
 from typing import TYPE_CHECKING, Final, Self
 
 from sqlalchemy import Engine
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 #: A thread that found nothing to do for so long ends; the next append starts another. So a
 #: writer that nobody closes leaves nothing behind.
 _IDLE_SECONDS: Final = 5.0
+#: While one connection waits for its commit, the other is used (measured: a third more).
+_WRITERS: Final = 2
 
 
 class GroupCommitWriter:
@@ -70,10 +72,13 @@ class GroupCommitWriter:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._codec = codec_of(registry)
         self._schema = check_schema(schema)
-        self._queue: GroupQueue[_Waiter] = GroupQueue(_check_limit("max_batch", max_batch))
+        self._queue: GroupQueue[_Waiter] = GroupQueue(
+            max_batch=_check_limit("max_batch", max_batch), writers=_WRITERS
+        )
         self._door = Semaphore(_check_limit("max_waiting", max_waiting))
-        self._arrived = Condition(allocate_lock())  # guards the queue and the thread
-        self._thread: Thread | None = None
+        self._arrived = Condition(allocate_lock())  # guards the queue and the threads
+        self._threads: set[Thread] = set()
+        self._idle_threads = 0
         self._process: int | None = None
 
     def append_to_stream(
@@ -100,7 +105,7 @@ class GroupCommitWriter:
             try:
                 with self._arrived:
                     self._queue.add(submission)
-                    self._wake_thread()
+                    self._call_writer()
                 outcome = submission.waiter.wait()
             except BaseException:
                 # An interrupt (Ctrl-C) may come at any time.
@@ -115,9 +120,9 @@ class GroupCommitWriter:
             return
         with self._arrived:
             self._queue.close()
-            self._arrived.notify()
-            thread = self._thread
-        if thread is not None:
+            self._arrived.notify_all()
+            threads = list(self._threads)
+        for thread in threads:
             thread.join()
 
     def __enter__(self) -> Self:
@@ -135,42 +140,43 @@ class GroupCommitWriter:
         """Tell whether the thread is in another process: nobody would ever answer here."""
         return self._process is not None and self._process != os.getpid()
 
-    def _wake_thread(self) -> None:
-        if self._thread is None:
+    def _call_writer(self) -> None:
+        if self._idle_threads:
+            self._arrived.notify()
+        elif len(self._threads) < _WRITERS:
             # A daemon: at the interpreter's exit nobody is left who would wait for an outcome.
             thread = Thread(target=self._work, name="eventstore group commit", daemon=True)
             thread.start()
-            self._thread, self._process = thread, os.getpid()
-        else:
-            self._arrived.notify()
+            self._threads.add(thread)
+            self._process = os.getpid()
 
     def _work(self) -> None:
-        """Be the thread: write, wait, until the queue is closed or nothing comes."""
-        while self._wait_for_work():
+        """Be one of the threads: write, wait, until the queue is closed or nothing comes."""
+        while group := self._wait_for_group():
             try:
                 with self._engine.connect() as connection:
-                    while group := self._next_group():
+                    while group:
                         outcomes = operations.append_group(connection, group, schema=self._schema)
                         with self._arrived:
-                            settled = self._queue.settle(outcomes)
+                            settled = self._queue.settle(group, outcomes)
+                            group = self._queue.take()
                         _tell_threads(settled)
             except Exception as error:  # noqa: BLE001 - it is the callers', who wait for an answer
                 with self._arrived:
-                    settled = self._queue.fail(error)
+                    settled = self._queue.fail(group, error)
                 _tell_threads(settled)
 
-    def _wait_for_work(self) -> bool:
+    def _wait_for_group(self) -> list[Submission[_Waiter]]:
+        """Return the next group, empty if the thread may end."""
         with self._arrived:
-            while self._queue.is_idle:
-                if self._queue.is_closed or not self._arrived.wait(_IDLE_SECONDS):
-                    break
-            if self._queue.is_idle:
-                self._thread = None
-            return not self._queue.is_idle
-
-    def _next_group(self) -> Sequence[Submission[_Waiter]]:
-        with self._arrived:
-            return self._queue.take()
+            in_time = True
+            while not (group := self._queue.take()) and in_time and not self._queue.is_closed:
+                self._idle_threads += 1
+                in_time = self._arrived.wait(_IDLE_SECONDS)
+                self._idle_threads -= 1
+            if not group:
+                self._threads.discard(current_thread())
+            return group
 
 
 class AsyncGroupCommitWriter:
@@ -207,10 +213,10 @@ class AsyncGroupCommitWriter:
         self._codec = codec_of(registry)
         self._schema = check_schema(schema)
         self._queue: GroupQueue[asyncio.Future[Outcome]] = GroupQueue(
-            _check_limit("max_batch", max_batch)
+            max_batch=_check_limit("max_batch", max_batch), writers=_WRITERS
         )
         self._door = asyncio.Semaphore(_check_limit("max_waiting", max_waiting))
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def append_to_stream(
         self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
@@ -230,9 +236,7 @@ class AsyncGroupCommitWriter:
         submission = Submission(batch=batch, rows=rows, waiter=waiter)
         async with self._door:
             self._queue.add(submission)
-            if self._task is None:
-                # In no caller's context: it serves them all.
-                self._task = asyncio.create_task(self._work(), context=Context())
+            self._call_writer()
             try:
                 outcome = await waiter
             except BaseException:
@@ -243,8 +247,8 @@ class AsyncGroupCommitWriter:
     async def close(self) -> None:
         """Write what was accepted, and accept nothing more; appends then raise RuntimeError."""
         self._queue.close()
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def __aenter__(self) -> Self:
         return self
@@ -257,29 +261,34 @@ class AsyncGroupCommitWriter:
     ) -> None:
         await self.close()
 
-    async def _work(self) -> None:
-        """Be the task: write until nobody waits; the next append starts another."""
-        try:
-            while not self._queue.is_idle:
-                try:
-                    await self._write_groups()
-                except Exception as error:  # noqa: BLE001 - it is the callers', who wait for it
-                    _tell_tasks(self._queue.fail(error))
-        finally:
-            self._task = None
-            # Somebody has cancelled this task, as the end of asyncio.run() does with all of them.
-            for submission in self._queue.abandon():
-                submission.waiter.cancel()
+    def _call_writer(self) -> None:
+        busy = [task for task in self._tasks if not task.done()]
+        if len(busy) < _WRITERS:
+            # In no caller's context: it serves them all.
+            self._tasks = [*busy, asyncio.create_task(self._work(), context=Context())]
 
-    async def _write_groups(self) -> None:
-        async with self._engine.connect() as connection:
+    async def _work(self) -> None:
+        """Be one of the tasks: write until nobody waits; the next append starts another."""
+        group: list[Submission[asyncio.Future[Outcome]]] = []
+        try:
             while group := self._queue.take():
-                outcomes = await connection.run_sync(
-                    operations.append_group, group, schema=self._schema
-                )
-                _tell_tasks(self._queue.settle(outcomes))
-                if self._queue.is_idle:
-                    await asyncio.sleep(0)  # those who were told may come again
+                try:
+                    async with self._engine.connect() as connection:
+                        while group:
+                            outcomes = await connection.run_sync(
+                                operations.append_group, group, schema=self._schema
+                            )
+                            _tell_tasks(self._queue.settle(group, outcomes))
+                            if not self._queue:
+                                await asyncio.sleep(0)  # those who were told may come again
+                            group = self._queue.take()
+                except Exception as error:  # noqa: BLE001 - it is the callers', who wait for it
+                    _tell_tasks(self._queue.fail(group, error))
+        except BaseException:
+            # Somebody has cancelled this task, as the end of asyncio.run() does with all of them.
+            for submission in self._queue.abandon(group):
+                submission.waiter.cancel()
+            raise
 
 
 class _Waiter:

@@ -19,7 +19,7 @@ from eventstore.errors import ConnectionUnusable
 from eventstore.streams import StreamState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from uuid import UUID
 
     from eventstore.batches import EncodedBatch
@@ -32,8 +32,6 @@ Settled: TypeAlias = "list[tuple[Submission[W], Outcome]]"
 
 #: A larger group is sent in parts, so that its first appends don't wait for all of it to be read.
 MAX_GROUP_BYTES: Final = 8 * 2**20
-#: Up to so many, appends that share a commit gain more than those that are encoded meanwhile.
-_WORTH_A_COMMIT: Final = 16
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -58,20 +56,21 @@ class Submission(Generic[W]):
 
 
 class GroupQueue(Generic[W]):
-    """The submissions that nobody has settled yet. The caller keeps threads apart."""
+    """The submissions that have no outcome yet. Whoever uses it from threads locks it."""
 
-    def __init__(self, max_batch: int) -> None:
-        """Take at most ``max_batch`` appends into a group."""
+    def __init__(self, *, max_batch: int, writers: int) -> None:
+        """Form groups of at most ``max_batch`` appends, for so many writers at once."""
         self._max_batch = max_batch
+        self._writers = writers
         self._waiting: deque[Submission[W]] = deque()
-        self._writing: list[Submission[W]] = []
+        self._writing = 0
+        self._streams: set[str] = set()  # that are being written
         self._crowd = 0
         self.is_closed = False
 
-    @property
-    def is_idle(self) -> bool:
-        """Tell whether nobody waits for anything."""
-        return not self._waiting and not self._writing
+    def __len__(self) -> int:
+        """Return how many submissions wait to be taken."""
+        return len(self._waiting)
 
     def add(self, submission: Submission[W]) -> None:
         """Let ``submission`` wait for a group; RuntimeError once the queue is closed."""
@@ -88,53 +87,63 @@ class GroupQueue(Generic[W]):
         """Take nothing more; what waits will still be written."""
         self.is_closed = True
 
-    def take(self) -> Sequence[Submission[W]]:
-        """Return the next group, empty if nobody waits; its outcomes are told before the next one.
+    def take(self) -> list[Submission[W]]:
+        """Return the next group, to be settled or failed; empty if there is none now.
 
-        A large crowd is halved: while one half is written, the callers of the other come back and
-        encode their next events. Taken as a whole it would go on in lockstep, the database and
-        the callers waiting for one another in turn.
+        The crowd of those who append at the same time is shared among the writers: while one
+        part is written, the callers of another come back and encode their next events. A stream
+        that is being written is left out, since a second writer would only wait for its row.
         """
-        crowd = max(self._crowd, len(self._waiting))
-        limit = min(self._max_batch, max(_WORTH_A_COMMIT, (crowd + 1) // 2))
+        crowd = max(self._crowd, len(self._waiting) + self._writing)
+        limit = min(self._max_batch, -(-crowd // self._writers))
+        group: list[Submission[W]] = []
+        passed_over: list[Submission[W]] = []
         room = MAX_GROUP_BYTES
-        while self._waiting and len(self._writing) < limit:
-            room -= self._waiting[0].size
-            if room < 0 and self._writing:
+        while self._waiting and len(group) < limit:
+            submission = self._waiting.popleft()
+            room -= submission.size
+            if submission.batch.stream_id in self._streams:
+                passed_over.append(submission)
+            elif group and room < 0:
+                passed_over.append(submission)
                 break
-            self._writing.append(self._waiting.popleft())
-        return self._writing
+            else:
+                group.append(submission)
+        self._waiting.extendleft(reversed(passed_over))
+        self._writing += len(group)
+        self._streams.update([each.batch.stream_id for each in group])
+        return group
 
-    def settle(self, outcomes: Mapping[Submission[W], Outcome]) -> Settled[W]:
-        """Return whom to tell what; those of the group without an outcome wait for the next one."""
-        self._crowd = len(self._waiting) + len(self._writing)
-        group, self._writing = self._writing, []
+    def settle(
+        self, group: list[Submission[W]], outcomes: Mapping[Submission[W], Outcome]
+    ) -> Settled[W]:
+        """Empty ``group``, and return whom to tell what; who has no outcome is taken next."""
+        self._crowd = len(self._waiting) + self._writing
+        self._writing -= len(group)
+        self._streams.difference_update([each.batch.stream_id for each in group])
         self._waiting.extendleft(each for each in reversed(group) if each not in outcomes)
-        return [(each, outcomes[each]) for each in group if each in outcomes]
+        settled = [(each, outcomes[each]) for each in group if each in outcomes]
+        group.clear()
+        return settled
 
-    def fail(self, error: Exception) -> Settled[W]:
-        """Return whom to tell that the group could not be written, or that nothing can be.
+    def fail(self, group: list[Submission[W]], error: Exception) -> Settled[W]:
+        """Return whom to tell that ``group`` could not be written.
 
-        If the connection was lost, nobody knows whether the group was committed. It is sent once
-        more: the events that were, are recognised by their ids. Without a group, there is no
-        connection to be had, and all who wait are told.
+        If the connection was lost, nobody knows whether it was committed. Then it is sent once
+        more: events that were committed are recognised by their ids.
         """
-        if not self._writing:
-            failed = list(self._waiting)
-            self._waiting.clear()
-            return [(each, _own(each.lost or error)) for each in failed]
         outcomes: dict[Submission[W], Outcome] = {}
-        for each in self._writing:
+        for each in group:
             if isinstance(error, ConnectionUnusable) and each.lost is None:
                 each.lost = error
             else:
-                outcomes[each] = _own(error)
-        return self.settle(outcomes)
+                outcomes[each] = _own(each.lost or error)
+        return self.settle(group, outcomes)
 
-    def abandon(self) -> list[Submission[W]]:
-        """Return and forget all submissions: nobody is there any more to write them."""
-        abandoned = [*self._writing, *self._waiting]
-        self._writing.clear()
+    def abandon(self, group: list[Submission[W]]) -> list[Submission[W]]:
+        """Return and forget ``group`` and all who wait: nobody is there any more to write them."""
+        self.settle(group, {})
+        abandoned = list(self._waiting)
         self._waiting.clear()
         return abandoned
 
