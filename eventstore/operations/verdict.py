@@ -137,27 +137,38 @@ def explain_clash(
 
 
 def knows_an_id(rows: CTE) -> ColumnElement[bool]:
-    """Return the condition that some event has the id of one of ``rows``.
+    """Return the condition that some event has the id of one of ``rows``."""
+    return select(rows.c.ordinal).where(has_known_id(rows)).exists()
+
+
+def knows_a_key(rows: CTE) -> ColumnElement[bool]:
+    """Return the condition that the stream has an event with the key of one of ``rows``."""
+    stream_id = parameter("stream_id", String)
+    return select(rows.c.ordinal).where(has_known_key(rows, stream_id)).exists()
+
+
+def has_known_id(rows: CTE) -> ColumnElement[bool]:
+    """Return the condition that some event has the id of this one of ``rows``.
 
     Each id is looked up by a subquery of its own, which the planner can only do by the index. A
     join, or an array, is planned by guesses, and a plan that was made and kept while the table
     was empty would go on scanning it when it is large.
     """
     known = select(events_table.c.event_id).where(events_table.c.event_id == rows.c.event_id)
-    return select(rows.c.ordinal).where(known.scalar_subquery().is_not(None)).exists()
+    return known.scalar_subquery().is_not(None)
 
 
-def knows_a_key(rows: CTE) -> ColumnElement[bool]:
-    """Return the condition that the stream has an event with the key of one of ``rows``."""
+def has_known_key(rows: CTE, stream_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition that the stream has an event with the key of this one of ``rows``."""
     known = (
         select(events_table.c.event_version)
         .where(
-            events_table.c.stream_id == parameter("stream_id", String),
+            events_table.c.stream_id == stream_id,
             _idempotency_key() == rows.c.idempotency_key,
         )
         .limit(literal_column("1"))
     )
-    return select(rows.c.ordinal).where(known.scalar_subquery().is_not(None)).exists()
+    return known.scalar_subquery().is_not(None)
 
 
 def _idempotency_key() -> ColumnElement[str]:
