@@ -56,7 +56,7 @@ def import_events(
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
-    batch_size: int = 10_000,
+    batch_size: int = 5_000,
     keep_versions: bool = False,
     on_progress: Callable[[ImportProgress], object] | None = None,
 ) -> ImportProgress:
@@ -184,7 +184,8 @@ def _engine_of(given: Any) -> Engine:
         raise TypeError(
             "import_events needs a synchronous Engine, or a sessionmaker bound to one, not "
             f"{type(given).__name__}; beside an AsyncEngine make one with "
-            "create_engine(async_engine.url), and import in asyncio.to_thread()"
+            "create_engine(async_engine.url.set(drivername='postgresql+psycopg')), and import in "
+            "asyncio.to_thread()"
         )
     if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg":
         raise ValueError(
