@@ -61,6 +61,9 @@ class EventMetadata(BaseModel):
     source_service: str | None = None
     #: The request's own key: a second append to the stream under it returns the first one's result.
     idempotency_key: _Key | None = None
+    #: Which version of its type the payload beside it has; None is version 1. The store fills it
+    #: in from the registry.
+    schema_version: Annotated[int, Field(strict=True, ge=1)] | None = None
 
     if TYPE_CHECKING:
         # What is accepted is wider than what is kept: a type checker should know.

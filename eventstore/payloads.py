@@ -12,26 +12,23 @@ float again, an untyped dict gets the int).
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from decimal import Decimal
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from functools import cached_property, lru_cache
+from typing import Any, Final
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from eventstore.comparison import first_difference, leaves_of
 from eventstore.errors import SerializationError
 from eventstore.events import EventMetadata
+from eventstore.exactness import equals_by_fields, inexact_part, may_write_nan
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+#: What stands in the JSON of metadata that names a schema version, and hardly ever in others.
+SCHEMA_VERSION_MARK: Final = '"schema_version"'
 
-#: What pydantic may write and PostgreSQL's jsonb refuses: a NUL character, and what is no number.
-_SUSPICIOUS: Final = (b"\\u0000", b"NaN", b"Infinity")
-# Deeper than any JSON that pydantic-core reads (200), so that a walk over a cycle ends.
-_MAX_DEPTH: Final = 300
 _MAX_PATH_LENGTH: Final = 200
 _ENCODING_ERRORS: Final = (PydanticSerializationError, ValueError, RecursionError)
 
@@ -45,45 +42,82 @@ class PayloadType:
         ``verify=False`` leaves out the reading back: payloads are then stored unproved.
         """
         try:
-            self._adapter: TypeAdapter[Any] = TypeAdapter(python_type)
+            self.adapter: TypeAdapter[Any] = TypeAdapter(python_type)
         except PydanticUserError as error:
             raise TypeError(
                 f"pydantic can't write {python_type!r} as JSON: {error.code}"
             ) from error
+        self._python_type = python_type
         self._verify = verify
+
+    def check(self) -> None:
+        """Raise TypeError if not every value of the type comes back from JSON as it was.
+
+        Raises pydantic's own error for a class that refers to one that is not defined yet.
+        """
+        inexact = inexact_part(self.adapter.core_schema)
+        if inexact is not None:
+            raise TypeError(f"{self._python_type!r} can't be stored exactly: {inexact}")
+
+    @cached_property
+    def _equals_by_fields(self) -> bool:
+        return equals_by_fields(self.adapter.core_schema)
+
+    @cached_property
+    def _may_write_nan(self) -> bool:
+        return may_write_nan(self.adapter.core_schema)
 
     def encode(self, event_type: str, payload: object) -> bytes:
         """Return ``payload`` as JSON that reads back equal, or raise SerializationError."""
         try:
-            encoded = self._adapter.dump_json(payload, by_alias=True, warnings="none")
-        except _ENCODING_ERRORS:
+            # Not dump_json, which passes on fifteen more arguments.
+            encoded = self.adapter.serializer.to_json(payload, by_alias=True, warnings=False)
+        except Exception:  # noqa: BLE001 - whatever a serialiser of the user's raises
             path = _path_of_unstorable(payload)
             raise SerializationError(event_type, path, "is not serialisable as JSON") from None
         if self._verify:
             self._refuse_loss(event_type, payload, encoded)
-        refuse_unstorable(event_type, encoded, "$")
+        if b"\\u0000" in encoded or self._may_write_nan:
+            refuse_unstorable(event_type, encoded, "$")
         return encoded
 
     def _refuse_loss(self, event_type: str, payload: object, encoded: bytes) -> None:
         try:
-            copy = self._adapter.validate_json(encoded)
+            copy = self.adapter.validator.validate_json(encoded)
+            if self._equals_by_fields and copy == payload:
+                return
+            difference = first_difference(payload, copy)
         except ValidationError as error:
             if error.errors()[0]["type"] == "json_invalid":
                 path = _path_of_unstorable(payload)
                 reason = "is too long or too deep to be read back"
                 raise SerializationError(event_type, path, reason) from None
             raise _unreadable(event_type, "$", error) from None
-        if copy != payload:
-            difference = first_difference(payload, copy)
-            if difference is not None:
-                raise SerializationError(event_type, difference, "is read back as another value")
+        except Exception as error:  # noqa: BLE001 - whatever a validator of the user's raises
+            raise _failed(event_type, error) from None
+        if difference is not None:
+            raise SerializationError(event_type, difference, "is read back as another value")
 
     def decode(self, event_type: str, encoded: str | bytes) -> Any:
         """Return the payload that ``encoded`` says, or raise SerializationError with the path."""
         try:
-            return self._adapter.validate_json(encoded)
+            return self.adapter.validator.validate_json(encoded)
         except ValidationError as error:
             raise _unreadable(event_type, "$", error) from None
+        except Exception as error:  # noqa: BLE001 - whatever a validator of the user's raises
+            raise _failed(event_type, error) from None
+
+    def decode_value(self, event_type: str, value: object) -> Any:
+        """Return the payload that the JSON ``value``, already opened, says; else as :meth:`decode`.
+
+        It goes by way of text, since only in JSON a strict model takes a date that is a text.
+        """
+        try:
+            encoded = to_json(value)
+        except _ENCODING_ERRORS:
+            path = _path_of_unstorable(value)
+            raise SerializationError(event_type, path, "is not serialisable as JSON") from None
+        return self.decode(event_type, encoded)
 
 
 @lru_cache(maxsize=512)
@@ -94,10 +128,19 @@ def payload_type(python_type: Any) -> PayloadType:
 
 #: What a store without a registry takes and gives: an object of JSON-compatible values.
 JSON_OBJECT: Final = PayloadType(dict[str, Any])
+#: Any JSON value, as it is stored.
+JSON_VALUE: Final = PayloadType(Any)
 
 
-def encode_metadata(event_type: str, metadata: EventMetadata) -> bytes:
-    """Return ``metadata`` as a JSON object: the known keys that are set, and all further ones."""
+def encode_metadata(
+    event_type: str, metadata: EventMetadata, schema_version: int | None = None
+) -> bytes:
+    """Return ``metadata`` as a JSON object: the known keys that are set, and all further ones.
+
+    ``schema_version`` is that of the payload, and is written where it is above 1; None if only
+    the metadata itself may know it. Raises SerializationError for a value that can't be stored,
+    and for metadata that names another version.
+    """
     extra = metadata.__pydantic_extra__
     if not extra:
         encoded = metadata.__pydantic_serializer__.to_json(metadata, exclude_none=True)
@@ -112,8 +155,16 @@ def encode_metadata(event_type: str, metadata: EventMetadata) -> bytes:
         difference = first_difference(known | extra, copy, "metadata")
         if difference is not None:
             raise SerializationError(event_type, difference, "is read back as another value")
-    refuse_unstorable(event_type, encoded, "metadata")
-    return encoded
+    if b"\\u0000" in encoded or extra:
+        refuse_unstorable(event_type, encoded, "metadata")
+    if schema_version is None:
+        return encoded
+    if metadata.schema_version not in {None, schema_version}:
+        reason = f"is not {schema_version}, the registered version; leave it out when appending"
+        raise SerializationError(event_type, "metadata.schema_version", reason)
+    if schema_version == 1 or metadata.schema_version is not None:
+        return encoded
+    return with_schema_version(encoded.decode(), schema_version).encode()
 
 
 def decode_metadata(event_type: str, encoded: str | bytes) -> EventMetadata:
@@ -124,14 +175,32 @@ def decode_metadata(event_type: str, encoded: str | bytes) -> EventMetadata:
         raise _unreadable(event_type, "metadata", error) from None
 
 
+def schema_version_of(event_type: str, metadata: str) -> int:
+    """Return the version of the payload beside the JSON ``metadata``: 1 if it names none."""
+    if SCHEMA_VERSION_MARK not in metadata:
+        return 1
+    return decode_metadata(event_type, metadata).schema_version or 1
+
+
+def with_schema_version(metadata: str, version: int) -> str:
+    """Return the JSON ``metadata`` with this version of the payload beside it."""
+    if SCHEMA_VERSION_MARK in metadata:
+        values: dict[str, Any] = json.loads(metadata)
+        values.pop("schema_version", None)
+        metadata = json.dumps(values)
+    if version == 1:
+        return metadata
+    return f'{{"schema_version":{version}' + ("}" if metadata == "{}" else f",{metadata[1:]}")
+
+
 def refuse_unstorable(event_type: str, encoded: bytes, root: str) -> None:
     """Raise SerializationError if ``encoded`` holds a NUL character, a NaN or an infinity.
 
     The six characters ``backslash u 0 0 0 0`` in a text are no NUL, and are kept.
     """
-    if not any(token in encoded for token in _SUSPICIOUS):
+    if not (b"\\u0000" in encoded or b"NaN" in encoded or b"Infinity" in encoded):
         return
-    for path, leaf in _leaves(json.loads(encoded), root):
+    for path, leaf in leaves_of(json.loads(encoded), root):
         if isinstance(leaf, str) and "\0" in leaf:
             reason = "holds a NUL character, which PostgreSQL can't store"
         elif isinstance(leaf, float) and not math.isfinite(leaf):
@@ -171,57 +240,9 @@ def _short_keys_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(sorted(pairs, key=lambda pair: (len(pair[0].encode()), pair[0].encode())))
 
 
-def first_difference(left: object, right: object, path: str = "$") -> str | None:
-    """Return the JSON path of the first value in which the two differ, None if there is none.
-
-    Two NaN are the same here, and objects are compared by their fields even where their class
-    has no ``__eq__``.
-    """
-    if isinstance(left, float) and isinstance(right, float) and math.isnan(left):
-        return None if math.isnan(right) else path
-    children, others = _children(left), _children(right)
-    if children is None or others is None:
-        return None if left == right else path
-    if type(left) is not type(right):
-        return path
-    for key in [*children, *(other for other in others if other not in children)]:
-        step = path + _step(key, within=left)
-        if key not in children or key not in others:
-            return step
-        if (found := first_difference(children[key], others[key], step)) is not None:
-            return found
-    return None
-
-
-def _children(value: object) -> Mapping[Any, Any] | None:
-    """Return what a container holds by key, None for a value that holds nothing."""
-    if isinstance(value, BaseModel):
-        return value.__dict__ | (value.__pydantic_extra__ or {})
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return value
-    if isinstance(value, list | tuple):
-        return dict(enumerate(value))
-    return None
-
-
-def _leaves(value: object, path: str, depth: int = 0) -> Iterator[tuple[str, object]]:
-    """Yield every key of an object and every value that holds nothing, with its path."""
-    children = _children(value)
-    if children is None or depth == _MAX_DEPTH:
-        yield path, value
-        return
-    for key, child in children.items():
-        step = path + _step(key, within=value)
-        if isinstance(value, dict):
-            yield step, key
-        yield from _leaves(child, step, depth + 1)
-
-
 def _path_of_unstorable(value: object, root: str = "$") -> str:
     """Return the path of the first value that can't be written as JSON or not be read from it."""
-    for path, leaf in _leaves(value, root):
+    for path, leaf in leaves_of(value, root):
         try:
             from_json(to_json(leaf))
         except _ENCODING_ERRORS:
@@ -229,12 +250,11 @@ def _path_of_unstorable(value: object, root: str = "$") -> str:
     return root
 
 
-def _step(key: object, *, within: object) -> str:
-    if isinstance(key, int) and isinstance(within, list | tuple):
-        return f"[{key}]"
-    if isinstance(key, str) and key.isidentifier():
-        return f".{key}"
-    return f"[{key!r}]"
+def _failed(event_type: str, error: Exception) -> SerializationError:
+    """Return our error for one that is none of validation: a mistake in a validator."""
+    return SerializationError(
+        event_type, "$", f"can't be read back: its validation failed with {type(error).__name__}"
+    )
 
 
 def _unreadable(event_type: str, root: str, error: ValidationError) -> SerializationError:

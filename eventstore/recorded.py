@@ -8,23 +8,19 @@ and folds never do. And a page's objects are made while the garbage collector pa
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
 from eventstore.events import EventEnvelope, EventMetadata
-from eventstore.payloads import decode_metadata, payload_type
+from eventstore.payloads import SCHEMA_VERSION_MARK, decode_metadata, payload_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope
-    from eventstore.registry import PayloadCodec
-
-#: Makes a payload of its event type and its JSON.
-Decode: TypeAlias = Callable[[str, str | bytes], Any]
 
 # The four slots of a pydantic model. `model_construct` fills them too, and takes five times as
 # long.
@@ -67,17 +63,35 @@ def collector_paused() -> Iterator[None]:
         gc.enable()
 
 
-def decoder_of(as_type: Any, codec: PayloadCodec) -> Decode:
-    """Return what makes a payload of its event type and its JSON.
+class Decoder:
+    """How a read makes payloads: as the registry says, all as one type, or left as JSON.
 
-    ``as_type`` None leaves the type to ``codec``; ``bytes`` leaves the JSON as it is. Raises
-    TypeError for what pydantic can't read.
+    ``as_type`` None leaves the type to ``codec``; any other reads an event as it is stored, and
+    ``bytes`` gives its JSON. Raises TypeError for what pydantic can't read.
     """
-    if as_type is None:
-        return codec.decode
-    if as_type is bytes:
-        return _as_it_is
-    return payload_type(as_type).decode
+
+    def __init__(self, as_type: Any, codec: PayloadCodec) -> None:
+        self.codec = codec
+        self._evolves = as_type is None
+        self._decode: Callable[[str, str | bytes], Any]
+        if as_type is None:
+            self._decode = codec.decode
+        elif as_type is bytes:
+            self._decode = _as_it_is
+        else:
+            self._decode = payload_type(as_type).decode
+
+    def today(
+        self, event_type: str, encoded: str | bytes, metadata: str, wanted: frozenset[str]
+    ) -> Sequence[tuple[str, Any, str]]:
+        """Return type, payload and metadata of what a stored event says today.
+
+        That is one event, several, or none; none of another type than those ``wanted``, if any
+        are named.
+        """
+        if self._evolves and (event_type in self.codec.evolved or SCHEMA_VERSION_MARK in metadata):
+            return self.codec.decode_recorded(event_type, encoded, metadata, wanted)
+        return ((event_type, self._decode(event_type, encoded), metadata),)
 
 
 def _as_it_is(_event_type: str, encoded: str | bytes) -> bytes:

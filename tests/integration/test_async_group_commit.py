@@ -285,7 +285,7 @@ def test_a_lost_connection_is_replaced_once(
 
 def test_a_server_that_cant_be_reached_is_the_callers_error(async_url: URL) -> None:
     async def scenario() -> list[Any]:
-        async with writer_on(async_url.set(host="127.0.0.1", port=1)) as writer:
+        async with writer_on(async_url.set(host="127.0.0.1", port=1, query={})) as writer:
             appends = (writer.append_to_stream("s", ANY, [new_event()]) for _ in range(4))
             return await asyncio.gather(*appends, return_exceptions=True)
 

@@ -276,7 +276,7 @@ def test_a_commit_whose_reply_was_lost_is_recognised(
 
 
 def test_a_server_that_cant_be_reached_is_the_callers_error(engine: Engine) -> None:
-    elsewhere = create_engine(engine.url.set(host="127.0.0.1", port=1))
+    elsewhere = create_engine(engine.url.set(host="127.0.0.1", port=1, query={}))
     with GroupCommitWriter(elsewhere) as writer:
         for _ in range(2):
             outcomes = in_threads(*[lambda: writer.append_to_stream("s", ANY, [new_event()])] * 4)

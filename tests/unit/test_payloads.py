@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
+from eventstore.comparison import first_difference
 from eventstore.errors import SerializationError
 from eventstore.events import EventMetadata
 from eventstore.payloads import (
@@ -23,7 +24,6 @@ from eventstore.payloads import (
     canonical_json,
     decode_metadata,
     encode_metadata,
-    first_difference,
     payload_type,
 )
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from eventstore import AsyncEventStore, AsyncSqlAlchemyEventStore, EventStore, SqlAlchemyEventStore
-from eventstore.memory import AsyncInMemoryEventStore, InMemoryEventStore
+from eventstore.memory import InMemoryEventStore
+from eventstore.memory_aio import AsyncInMemoryEventStore
 
 PAIRS: list[tuple[type[Any], type[Any]]] = [
     (SqlAlchemyEventStore, AsyncSqlAlchemyEventStore),

@@ -39,7 +39,9 @@ from eventstore.testing.conformance.accounts import registry
 from eventstore.testing.conformance.appending import Appending, ExpectedVersions
 from eventstore.testing.conformance.arguments import Arguments
 from eventstore.testing.conformance.deleting import Deleting
+from eventstore.testing.conformance.evolving import EvolvingTypes, first_deployment
 from eventstore.testing.conformance.feed import FeedReading
+from eventstore.testing.conformance.loading import Loading, Missed
 from eventstore.testing.conformance.payloads import Metadata, PlainPayloads, TypedPayloads
 from eventstore.testing.conformance.reading import StreamReading
 from eventstore.testing.conformance.retries import RetriesById, RetriesByKey
@@ -66,8 +68,11 @@ class _Suite(
     StreamReading,
     FeedReading,
     Snapshots,
+    Loading,
+    Missed,
     PlainPayloads,
     TypedPayloads,
+    EvolvingTypes,
     Metadata,
     Arguments,
 ):
@@ -94,6 +99,13 @@ class EventStoreConformance(_Suite):
         with open_store(registry()) as store:
             yield store
 
+    @pytest.fixture
+    def deployed(self, open_store: OpenStore) -> Iterator[tuple[EventStore, EventRegistry]]:
+        """A store, and its registry, which a test changes as a deployment would."""
+        known = first_deployment()
+        with open_store(known) as store:
+            yield store, known
+
 
 class AsyncEventStoreConformance(_Suite):
     """The suite for an async store; a subclass gives the fixture ``open_store``."""
@@ -114,3 +126,10 @@ class AsyncEventStoreConformance(_Suite):
         """A store that knows the events of an account."""
         with in_event_loop(open_store(registry())) as store:
             yield store
+
+    @pytest.fixture
+    def deployed(self, open_store: OpenAsyncStore) -> Iterator[tuple[EventStore, EventRegistry]]:
+        """A store, and its registry, which a test changes as a deployment would."""
+        known = first_deployment()
+        with in_event_loop(open_store(known)) as store:
+            yield store, known

@@ -1,0 +1,28 @@
+"""The code of the how-to guides runs, and prints what they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
+
+    from eventstore import SqlAlchemyEventStore
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"
+
+
+def blocks(page: str, language: str) -> str:
+    text = (HOW_TO / page).read_text(encoding="utf-8")
+    return "".join(re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+
+
+def test_change_an_event_type(
+    event_store: SqlAlchemyEventStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names: dict[str, Any] = {"__name__": "guide", "session": event_store.session}
+    exec(compile(blocks("evolve-events.md", "python"), "evolve-events.md", "exec"), names)
+
+    assert capsys.readouterr().out == blocks("evolve-events.md", "text")
