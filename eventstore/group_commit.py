@@ -1,8 +1,9 @@
-"""Group commit: appends of many threads, or of many tasks, share the commits of one connection.
+"""Group commit: appends of many threads, or of many tasks, share commits.
 
-Each caller encodes its own events and waits; one thread (one task) writes what has arrived, group
-after group, and tells everybody the outcome. The rules are those of :mod:`eventstore.grouping`,
-the SQL is :func:`~eventstore.operations.append_group`; here is only who waits for whom.
+Each caller encodes its own events and waits; two threads (two tasks) write what has arrived, group
+after group, each on a connection, and tell everybody the outcome. The rules are those of
+:mod:`eventstore.grouping`, the SQL is :func:`~eventstore.operations.append_group`; here is only who
+waits for whom.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 #: A thread that found nothing to do for so long ends; the next append starts another. So a
 #: writer that nobody closes leaves nothing behind.
 _IDLE_SECONDS: Final = 5.0
-#: While one connection waits for its commit, the other is used (measured: a third more).
+#: While one connection waits for the disk, the other keeps the server busy. More of them share
+#: fewer appends each, and cost more than they bring (measured).
 _WRITERS: Final = 2
 
 
@@ -45,7 +47,7 @@ class GroupCommitWriter:
     Every call is a transaction of its own, as with a store in AUTOCOMMIT: it returns when its
     events are committed, and fails alone. Appends that arrive while others are being written form
     the next group, one statement for all of them. Share one writer among the threads of a
-    process; it takes one connection of ``engine``, and only while there is something to write.
+    process. It takes up to two connections of ``engine``, while there is something to write.
 
     ``registry`` and ``schema`` are those of the store. ``max_batch`` is how many appends a group
     may have; ``max_waiting`` is how many may be on their way: further callers wait at the door.
@@ -92,7 +94,7 @@ class GroupCommitWriter:
 
         :raises ConnectionUnusable: the connection was lost twice while the events were sent;
             append the same events again: if they were committed, they are recognised.
-        :raises RuntimeError: the writer is closed, or was made before a fork.
+        :raises RuntimeError: the writer is closed, or was used before this process was forked.
         """
         batch, rows = operations.encode_append(stream_id, expected_version, events, self._codec)
         if self._is_elsewhere():
@@ -185,7 +187,7 @@ class AsyncGroupCommitWriter:
     Every call is a transaction of its own, as with a store in AUTOCOMMIT: it returns when its
     events are committed, and fails alone. Appends that arrive while others are being written form
     the next group, one statement for all of them. Share one writer among the tasks of an event
-    loop; it takes one connection of ``engine``, and only while there is something to write.
+    loop. It takes up to two connections of ``engine``, while there is something to write.
 
     ``registry`` and ``schema`` are those of the store. ``max_batch`` is how many appends a group
     may have; ``max_waiting`` is how many may be on their way: further callers wait at the door.
@@ -229,7 +231,7 @@ class AsyncGroupCommitWriter:
 
         :raises ConnectionUnusable: the connection was lost twice while the events were sent;
             append the same events again: if they were committed, they are recognised.
-        :raises RuntimeError: the writer is closed, or was made before a fork.
+        :raises RuntimeError: the writer is closed, or was used before this process was forked.
         """
         batch, rows = operations.encode_append(stream_id, expected_version, events, self._codec)
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()

@@ -44,15 +44,14 @@ class Submission(Generic[W]):
     lost: ConnectionUnusable | None = None  #: the end of the connection on which it was first sent
     size: int = field(init=False)  #: characters
     ids: frozenset[UUID] = field(init=False)  #: of its events
-    keys: frozenset[str] = field(init=False)  #: the idempotency keys of its events
+    keys: frozenset[str | None] = field(init=False)  #: the idempotency keys of its events
 
     def __post_init__(self) -> None:
+        # Hashed by the caller, who has the time.
         events = self.batch.events
         self.size = sum(map(len, self.rows))
         self.ids = frozenset([event.event_id for event in events])
-        self.keys = frozenset(
-            [event.idempotency_key for event in events if event.idempotency_key is not None]
-        )
+        self.keys = frozenset([event.idempotency_key for event in events]) - {None}
 
 
 class GroupQueue(Generic[W]):

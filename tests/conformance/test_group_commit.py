@@ -45,7 +45,8 @@ class StoreWithWriter(SqlAlchemyEventStore):
         super().__init__(session, *args)
         self._writer = writer
 
-    def append_to_stream(self, *args: Any) -> int:
+    def append_to_stream(self, *args: Any, fetch_missed: bool = False) -> int:
+        assert not fetch_missed  # the writer doesn't offer it, and the suite doesn't ask for it
         return self._writer.append_to_stream(*args)
 
 
@@ -54,7 +55,8 @@ class AsyncStoreWithWriter(AsyncSqlAlchemyEventStore):
         super().__init__(session, *args)
         self._writer = writer
 
-    async def append_to_stream(self, *args: Any) -> int:
+    async def append_to_stream(self, *args: Any, fetch_missed: bool = False) -> int:
+        assert not fetch_missed
         return await self._writer.append_to_stream(*args)
 
 
