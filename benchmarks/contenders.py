@@ -32,7 +32,7 @@ class Runtime(StrEnum):
 
     PYTHON = "python"
     NODE = "node"
-    PGBENCH = "pgbench"  #: is its own worker
+    PGBENCH = "pgbench"  #: takes its turns itself; the worker only makes the tables
 
 
 class Backend(StrEnum):
@@ -48,7 +48,7 @@ class Contender:
 
     name: str
     #: The worker's module, or its file in `peers/`, and its arguments.
-    worker: tuple[str, ...] = ()
+    worker: tuple[str, ...]
     #: Contenders that have the same tables read the same filled store.
     tables: str
     mode: Mode = Mode.OWN
@@ -77,6 +77,7 @@ _EVERYBODY: Final = (
     Contender(
         name="pgbench",
         mode=Mode.AUTOCOMMIT,
+        worker=("benchmarks.raw", "autocommit"),
         runtime=Runtime.PGBENCH,
         tables="eventstore",
         only=frozenset({"W1", "W2", "W8", "W32"}),
