@@ -28,6 +28,7 @@ from eventstore.errors import (
 )
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.execution import Outcome, Retries
+from eventstore.export import export_events, exported_events
 from eventstore.loading import LoadedStream
 from eventstore.memory import InMemoryEventStore
 from eventstore.memory_aio import AsyncInMemoryEventStore
@@ -109,5 +110,7 @@ __all__ = [
     "causation",
     "caused_by",
     "event_store",
+    "export_events",
+    "exported_events",
     "import_events",
 ]

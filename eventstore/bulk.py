@@ -89,7 +89,7 @@ def import_events(
     if check_number("batch_size", batch_size) == 0:
         raise ValueError("batch_size must be at least 1")
     codec = codec_of(registry)
-    run = _Import(_engine_of(engine), check_schema(schema), on_progress)
+    run = _Import(engine_for_copy(engine, "import_events"), check_schema(schema), on_progress)
     with ThreadPoolExecutor(1, thread_name_prefix="eventstore-import") as writer:
         writing: Future[ImportedBatch] | None = None
         try:
@@ -174,21 +174,21 @@ def _check_events(events: Any) -> None:
         raise TypeError(f"events must be an iterable of EventEnvelope, not {type(events).__name__}")
 
 
-def _engine_of(given: Any) -> Engine:
-    """Return the engine from which the import gets its connections, if it can COPY with it."""
+def engine_for_copy(given: Any, caller: str) -> Engine:
+    """Return the engine from which ``caller`` gets its connections, if it can COPY with it."""
     engine = given
     if isinstance(given, sessionmaker):
         with given() as session:
             engine = session.get_bind(EventRecord) if isinstance(session, Session) else session
     if not isinstance(engine, Engine) or engine.dialect.is_async:
         raise TypeError(
-            "import_events needs a synchronous Engine, or a sessionmaker bound to one, not "
+            f"{caller} needs a synchronous Engine, or a sessionmaker bound to one, not "
             f"{type(given).__name__}; beside an AsyncEngine make one with "
-            "create_engine(async_engine.url), and import in asyncio.to_thread()"
+            "create_engine(async_engine.url), and call it in asyncio.to_thread()"
         )
     if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg":
         raise ValueError(
-            f"import_events needs PostgreSQL by psycopg, this engine is {engine.dialect.name}+"
+            f"{caller} needs PostgreSQL by psycopg, this engine is {engine.dialect.name}+"
             f"{engine.dialect.driver}; make one with create_engine('postgresql+psycopg://...')"
         )
     return engine

@@ -5,6 +5,7 @@ from __future__ import annotations
 from eventstore.operations.append import append, append_to_stream
 from eventstore.operations.bulk import import_batch
 from eventstore.operations.delete import delete_stream, restore_stream
+from eventstore.operations.export import export_range
 from eventstore.operations.load import load_stream
 from eventstore.operations.read import read_feed_page, read_feed_position, read_stream_page
 from eventstore.operations.snapshots import get_snapshot, save_snapshot
@@ -16,6 +17,7 @@ __all__ = [
     "append_to_stream",
     "commit",
     "delete_stream",
+    "export_range",
     "get_snapshot",
     "get_stream_info",
     "import_batch",

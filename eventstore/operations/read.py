@@ -98,7 +98,7 @@ def read_feed_page(
         "limit": cursor.limit,
     }
     codec = decoder.codec
-    given = _filter_values(filters, codec)
+    given = filter_values(filters, codec)
     rows = fetch(
         connection,
         _feed_page(tuple(given)),
@@ -207,7 +207,7 @@ def _stream_page(*, backward: bool) -> Select[Any]:
 def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     """A page of the feed by the primary key: no filter ever makes it sort what lies behind."""
     position = events_table.c.sequence_number
-    conditions = _filter_conditions()
+    conditions = filter_conditions()
     return (
         select(*event_columns())
         .where(
@@ -220,7 +220,8 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     )
 
 
-def _filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str, Any]:
+def filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str, Any]:
+    """Return the values of the conditions that ``filters`` sets, by the conditions' names."""
     if filters is None:
         return {}
     values = {
@@ -232,7 +233,8 @@ def _filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str
     return {name: value for name, value in values.items() if value}
 
 
-def _filter_conditions() -> dict[str, ColumnElement[bool]]:
+def filter_conditions() -> dict[str, ColumnElement[bool]]:
+    """Return what each part of a filter asks of an event, its value a parameter of that name."""
     return {
         "event_types": events_table.c.event_type
         == func.any(parameter("event_types", ARRAY(String))),

@@ -184,6 +184,9 @@ def bulk_import(sessions: sessionmaker[Session]) -> None:
     feed = SqlAlchemyEventStore(sessions()).read_all_forward()
     eventstore.import_events(sessions, feed, schema="copy", batch_size=500, keep_versions=True)
     eventstore.import_events(engine, [], on_progress=print)
+    with open("events.jsonl", "wb") as file:  # noqa: PTH123 - never run
+        assert_type(eventstore.export_events(engine, file, on_progress=print), int)
+    assert_type(eventstore.exported_events([b"", ""]), Iterator[EventEnvelope[Any]])
 
 
 def facts_of_an_error(error: ConcurrencyConflict) -> None:
