@@ -27,7 +27,13 @@ RESULTS: Final = FOLDER.parent / "docs" / "benchmarks" / "results.json"
 
 
 def make_parser(
-    prog: str, description: str | None, *, rounds: int, seconds: float, feed_events: int
+    prog: str,
+    description: str | None,
+    *,
+    rounds: int,
+    seconds: float,
+    feed_events: int,
+    bulk_events: int,
 ) -> argparse.ArgumentParser:
     """Return a parser with these defaults."""
     parser = argparse.ArgumentParser(prog=f"python -m {prog}", description=description)
@@ -37,6 +43,7 @@ def make_parser(
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of each contender")
     parser.add_argument("--seconds", type=float, default=seconds, help="of one turn")
     parser.add_argument("--feed-events", type=int, default=feed_events, help="read by R3")
+    parser.add_argument("--bulk-events", type=int, default=bulk_events, help="appended by W4")
     parser.add_argument("--only", nargs="+", metavar="W1", help="these workloads alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument(
@@ -62,13 +69,18 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
         parser.error(
             f"--feed-events must be at least {filling.MIN_EVENTS}: R1 and R2 read a part of them"
         )
+    if arguments.bulk_events % filling.BULK or arguments.bulk_events < filling.BULK:
+        parser.error(f"--bulk-events must be a multiple of {filling.BULK}")
     if unknown := set(arguments.only or ()).difference(WORKLOADS):
         parser.error(f"--only knows {', '.join(WORKLOADS)}, not {', '.join(sorted(unknown))}")
 
 
 def make_options(arguments: argparse.Namespace) -> report.Options:
     return report.Options(
-        rounds=arguments.rounds, seconds=arguments.seconds, feed_events=arguments.feed_events
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        feed_events=arguments.feed_events,
+        bulk_events=arguments.bulk_events,
     )
 
 
@@ -110,9 +122,7 @@ def confirm(
         server,
     )
     keys = {fall.key for fall in falls}
-    return [
-        fall for fall in report.what_got_worse(again.rows, committed.rows) if fall.key in keys
-    ]
+    return [fall for fall in report.what_got_worse(again.rows, committed.rows) if fall.key in keys]
 
 
 def tell_falls(than: str, falls: Iterable[str]) -> None:

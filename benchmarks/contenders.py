@@ -1,9 +1,6 @@
 """Who is measured.
 
-A new contender is a `Store` in a module of its own, which a worker serves, and a line here.
-Those who wait for what our store does not have yet: appends through a group commit (W8, W32 and
-W128), bulk by `import_events` (W4) and reads of undecoded bytes (R1 to R3). Each is a `Client`
-beside those in `ours.py`.
+A new contender is a `Store` in a module of its own, which a worker serves, and an entry here.
 """
 
 from __future__ import annotations
@@ -129,10 +126,45 @@ _EVERYBODY: Final = (
         only=_COMMITS,
     ),
     Contender(
+        name="ours-held",
+        mode=Mode.AUTOCOMMIT,
+        worker=("benchmarks.ours", "held"),
+        tables="eventstore",
+        only=frozenset({"W1", "W2", "W8", "R1", "R2"}),
+    ),
+    Contender(
+        name="ours-bytes",
+        mode=Mode.AUTOCOMMIT,
+        worker=("benchmarks.ours", "bytes"),
+        tables="eventstore",
+        only=frozenset({"R1", "R2", "R3"}),
+    ),
+    Contender(
+        name="ours-copy",
+        mode=Mode.AUTOCOMMIT,
+        worker=("benchmarks.ours", "copy"),
+        tables="eventstore",
+        only=frozenset({"R3", "W4"}),
+    ),
+    Contender(
+        name="ours-group",
+        mode=Mode.AUTOCOMMIT,
+        worker=("benchmarks.ours", "group"),
+        tables="eventstore",
+        only=frozenset({"W8", "W32", "W128"}),
+    ),
+    Contender(
         name="ours-async",
         mode=Mode.ASYNC,
         worker=("benchmarks.ours", "async"),
         tables="eventstore",
+    ),
+    Contender(
+        name="ours-group-async",
+        mode=Mode.ASYNC,
+        worker=("benchmarks.ours", "group-async"),
+        tables="eventstore",
+        only=frozenset({"W8", "W32", "W128"}),
     ),
     Contender(
         name="eventsourcing",
@@ -188,7 +220,15 @@ _EVERYBODY: Final = (
 )
 CONTENDERS: Final = {contender.name: contender for contender in _EVERYBODY}
 #: Who needs nothing but this checkout.
-QUICK: Final = ("raw", "raw-transaction", "ours", "ours-transaction")
+QUICK: Final = (
+    "raw",
+    "raw-transaction",
+    "raw-copy",
+    "ours",
+    "ours-held",
+    "ours-transaction",
+    "ours-copy",
+)
 
 
 def with_baselines(names: Iterable[str]) -> list[Contender]:

@@ -15,7 +15,7 @@ SHORT_STREAMS: Final = tuple(f"{CATEGORY}-short-{number}" for number in range(1_
 SHORT_STREAM_EVENTS: Final = 10
 #: What the long and the short streams hold; a filled store has at least these.
 MIN_EVENTS: Final = LONG_STREAM_EVENTS + len(SHORT_STREAMS) * SHORT_STREAM_EVENTS
-_BULK: Final = 1_000
+BULK: Final = 1_000  #: events of a stream that is written at once
 
 
 async def fill(client: Client, events: int) -> None:
@@ -24,10 +24,10 @@ async def fill(client: Client, events: int) -> None:
     The events of the short streams lie apart in the table, as those of streams that grow over
     time: each stream gets its first event, then each its second, and so on.
     """
-    for version in range(0, LONG_STREAM_EVENTS, _BULK):
-        await client.append(LONG_STREAM, version, _BULK)
+    for version in range(0, LONG_STREAM_EVENTS, BULK):
+        await client.append(LONG_STREAM, version, BULK)
     for version in range(SHORT_STREAM_EVENTS):
         for stream_id in SHORT_STREAMS:
             await client.append(stream_id, version, 1)
-    for number, written in enumerate(range(MIN_EVENTS, events, _BULK)):
-        await client.append(f"{CATEGORY}-other-{number}", 0, min(_BULK, events - written))
+    for number, written in enumerate(range(MIN_EVENTS, events, BULK)):
+        await client.append(f"{CATEGORY}-other-{number}", 0, min(BULK, events - written))

@@ -16,7 +16,12 @@ from benchmarks.workloads import WORKLOADS
 def main() -> int:
     """Measure our store, hand-written SQL and other event stores beside each other."""
     parser = make_parser(
-        "benchmarks.full", main.__doc__, rounds=10, seconds=0.5, feed_events=500_000
+        "benchmarks.full",
+        main.__doc__,
+        rounds=10,
+        seconds=0.5,
+        feed_events=500_000,
+        bulk_events=100_000,
     )
     parser.add_argument(
         "--contenders",

@@ -122,9 +122,9 @@ def found_pythons() -> list[Python]:
     `python3.x`, and those of pyenv.
     """
     if wanted := os.environ.get(PYTHON_VARIABLE):
-        path = shutil.which(wanted)
-        version = path and _python_version(Path(path))
-        return [Python(Path(path), version)] if path and version else []
+        chosen = shutil.which(wanted)
+        version = _python_version(Path(chosen)) if chosen else None
+        return [Python(Path(chosen), version)] if chosen and version else []
     found = {sys.version_info[:2]: Python(Path(sys.executable), sys.version_info[:2])}
     for path in _candidates():
         if version := _python_version(path):
@@ -136,8 +136,8 @@ def found_pythons() -> list[Python]:
 def _candidates() -> Iterator[Path]:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     for minor in _RELEASES:
-        if path := shutil.which(f"python3.{minor}"):
-            yield Path(path)
+        if on_path := shutil.which(f"python3.{minor}"):
+            yield Path(on_path)
         yield from sorted(pyenv.glob(f"3.{minor}.*/bin/python"), reverse=True)
 
 

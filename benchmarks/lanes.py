@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from benchmarks.controller import ReplyT
     from benchmarks.protocol import Run
     from benchmarks.workloads import Workload
 
@@ -95,8 +96,8 @@ class WorkerLane:
 def _all(
     workers: Sequence[WorkerProcess],
     request: protocol.Request,
-    expected: type[protocol.ReplyT],
-) -> list[protocol.ReplyT]:
+    expected: type[ReplyT],
+) -> list[ReplyT]:
     """Let all workers do the same at the same time."""
     for worker in workers:
         worker.send(request)

@@ -63,7 +63,7 @@ def look_at(conninfo: str, versions: dict[str, dict[str, str]]) -> Machine:
             "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)",
             ([*_SETTINGS, "server_version"],),
         ).fetchall()
-    settings = dict(rows)
+    settings: dict[str, str] = dict(rows)
     return Machine(
         date=datetime.now(UTC).replace(microsecond=0),
         revision=_revision(),

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import machine, report
-from benchmarks.contenders import BASELINE, CONTENDERS, Contender, Runtime, with_baselines
+from benchmarks.contenders import BASELINE, Contender, Runtime, with_baselines
 from benchmarks.controller import Unavailable
 from benchmarks.databases import Databases, conninfo
 from benchmarks.install import install
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from benchmarks.lanes import Lane
     from benchmarks.protocol import Sample
 
-#: A pass over the feed is long, and steadier than the short turns of the others.
-MAX_ISOLATED_ROUNDS: Final = 3
+#: Of workloads whose turns are long.
+MAX_LONG_ROUNDS: Final = 3
 #: Who is measured on stores of several sizes.
 GROWING: Final = (BASELINE, "ours")
 
@@ -89,9 +89,7 @@ def prepare(
             versions[contender.name] = describe(contender)
         except Unavailable as error:
             tell(f"{contender.name} skipped: {error}\n")
-            skipped.append(
-                report.Skip(workload=None, contender=contender.name, reason=str(error))
-            )
+            skipped.append(report.Skip(workload=None, contender=contender.name, reason=str(error)))
         else:
             ready.append(contender)
     return ready, versions, skipped
@@ -117,8 +115,8 @@ def compare(
     options: report.Options,
 ) -> tuple[list[report.Row], list[report.Skip]]:
     """Return what the contenders reach beside their baselines, and who was left out."""
-    run = workload.run(options.seconds, options.feed_events)
-    rounds = min(options.rounds, MAX_ISOLATED_ROUNDS) if workload.isolated else options.rounds
+    run = workload.run(options.seconds, options.feed_events, options.bulk_events)
+    rounds = min(options.rounds, MAX_LONG_ROUNDS) if workload.long else options.rounds
     chosen = [
         contender
         for contender in contenders
@@ -139,7 +137,7 @@ def compare(
             else:
                 lane = make_lane(contender, url, made)
                 turns[contender.name] = partial(lane.turn, workload, run)
-        taken = interleave(turns, rounds, warm_up=not workload.isolated)
+        taken = interleave(turns, rounds)
     skipped |= taken.skipped
     rows = []
     for contender in chosen:
@@ -159,7 +157,7 @@ def grow(
 ) -> list[report.Growth]:
     """Return what the contenders reach on stores of each size, beside the smallest."""
     options = plan.options
-    run = workload.run(options.seconds, options.feed_events)
+    run = workload.run(options.seconds, options.feed_events, options.bulk_events)
     smallest, *_ = plan.growth
     rows = []
     for contender in contenders:

@@ -41,6 +41,11 @@ async def append(turn: Turn, client: Client) -> int:
     return turn.events
 
 
+async def bulk(turn: Turn, client: Client) -> int:
+    await client.bulk(turn.events)
+    return turn.events
+
+
 async def read_long_stream(turn: Turn, client: Client) -> int:  # noqa: ARG001
     return _all(await client.read_stream(filling.LONG_STREAM), filling.LONG_STREAM_EVENTS)
 
@@ -55,11 +60,10 @@ async def read_feed(turn: Turn, client: Client) -> int:
 
 
 async def decide(turn: Turn, client: Client) -> int:
-    """Load the stream, decide, append one event; from the start again if others were quicker."""
+    """Execute a command on the one stream of all writers, again and again until it succeeds."""
     while True:
-        version = await client.read_stream(turn.contended_stream_id)
         try:
-            await client.append(turn.contended_stream_id, version, 1)
+            await client.execute(turn.contended_stream_id)
         except turn.conflict:
             turn.conflicts.append(turn.contended_stream_id)
         else:
@@ -84,6 +88,7 @@ Operation: TypeAlias = Callable[[Turn, "Client"], Awaitable[int]]
 #: `worker.deliver`.
 OPERATIONS: Final[dict[str, Operation]] = {
     "append": append,
+    "bulk": bulk,
     "decide": decide,
     "project": project,
     "read_feed": read_feed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
 import re
@@ -16,7 +17,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks import filling, payload
 from benchmarks.controller import Unavailable
-from benchmarks.events import METADATA, PAYLOAD
+from benchmarks.events import PAYLOAD
 from benchmarks.protocol import Sample
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ stream AS (
 INSERT INTO events (event_id, stream_id, aggregate_id, aggregate_type, event_type, event_data,
     event_version, occurred_at, metadata)
 SELECT gen_random_uuid(), stream_id, stream_id, '{aggregate_type}', '{event_type}',
-    '{data}'::jsonb, n, now(), '{metadata}'::jsonb
+    '{data}'::jsonb, n, now(), '{metadata}'::jsonb || jsonb_build_object(
+        'correlation_id', gen_random_uuid(), 'causation_id', gen_random_uuid())
 FROM stream, generate_series(1, {count}) AS n
 RETURNING sequence_number;
 """
@@ -102,16 +104,14 @@ class Pgbench:
             aggregate_type=payload.AGGREGATE_TYPE,
             event_type=payload.EVENT_TYPE,
             data=PAYLOAD.model_dump_json(),
-            metadata=METADATA.model_dump_json(),
+            metadata=json.dumps(payload.METADATA),
         )
         with tempfile.TemporaryDirectory(prefix="pgbench-") as folder:
             file = Path(folder, "append.sql")
             file.write_text(script)
             log = Path(folder, "log")
             tps = self._run(file, log, workload.writers, run.seconds)
-            latencies = [
-                latency for part in log.parent.glob("log.*") for latency in read_log(part)
-            ]
+            latencies = [latency for part in log.parent.glob("log.*") for latency in read_log(part)]
         return Sample(
             events=len(latencies) * run.events,
             seconds=len(latencies) / tps,

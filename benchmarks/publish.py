@@ -60,8 +60,7 @@ def page(now: report.Report, drawn: Iterable[Path]) -> Iterator[str]:
     if now.skipped:
         yield from ("", "## Left out", "")
         yield from (
-            f"- {skip.contender} in {skip.workload or 'all'}: {skip.reason}"
-            for skip in now.skipped
+            f"- {skip.contender} in {skip.workload or 'all'}: {skip.reason}" for skip in now.skipped
         )
 
 

@@ -12,7 +12,12 @@ from benchmarks.measure import Plan
 def main() -> int:
     """Measure on an embedded PostgreSQL with default durability, or on a server of yours."""
     parser = make_parser(
-        "benchmarks.quick", main.__doc__, rounds=5, seconds=0.4, feed_events=100_000
+        "benchmarks.quick",
+        main.__doc__,
+        rounds=5,
+        seconds=0.4,
+        feed_events=50_000,
+        bulk_events=10_000,
     )
     arguments = parser.parse_args()
     check_arguments(parser, arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import median
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.contenders import BASELINE
-from benchmarks.machine import Conditions, Machine
+from benchmarks.machine import Conditions, Machine  # noqa: TC001 - pydantic reads it
 from benchmarks.workloads import Metric
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from benchmarks.contenders import Contender
     from benchmarks.protocol import Sample
     from benchmarks.workloads import Workload
@@ -34,6 +35,7 @@ class Options(BaseModel):
     rounds: int
     seconds: float  #: of one turn
     feed_events: int
+    bulk_events: int
 
 
 class Row(BaseModel):
@@ -146,9 +148,7 @@ def grown(
 
 def ratio(own: Sequence[Sample], baseline: Sequence[Sample], metric: Metric) -> float:
     """Return the median of the rounds' ratios; more is better."""
-    return median(
-        _ratio(sample, base, metric) for sample, base in zip(own, baseline, strict=True)
-    )
+    return median(_ratio(sample, base, metric) for sample, base in zip(own, baseline, strict=True))
 
 
 def _ratio(sample: Sample, base: Sample, metric: Metric) -> float:
@@ -190,9 +190,7 @@ def what_got_worse(now: Iterable[Row], earlier: Iterable[Row]) -> Iterator[Fall]
     for row in now:
         before = ratios.get(row.key)
         if before is not None and row.ratio < before * (1 - TOLERANCE):
-            yield Fall(
-                workload=row.workload, contender=row.contender, before=before, now=row.ratio
-            )
+            yield Fall(workload=row.workload, contender=row.contender, before=before, now=row.ratio)
 
 
 def table(report: Report) -> Iterator[str]:
@@ -244,3 +242,4 @@ def facts(report: Report) -> Iterator[str]:
     yield f"payload {machine.payload_bytes} bytes"
     yield f"{options.rounds} rounds of {options.seconds} s"
     yield f"feed {options.feed_events} events"
+    yield f"bulk {options.bulk_events} events"

@@ -21,16 +21,14 @@ class Taken:
     skipped: dict[str, str] = field(default_factory=dict)  #: the reasons
 
 
-def interleave(
-    turns: Mapping[str, Callable[[], Sample]], rounds: int, *, warm_up: bool = True
-) -> Taken:
+def interleave(turns: Mapping[str, Callable[[], Sample]], rounds: int) -> Taken:
     """Let everybody take a turn in each round, in an order that rotates from round to round.
 
-    A first round warms up, and is not kept. Who fails is out: what it did before is not told
-    either, since the rounds' ratios need the same rounds.
+    Who fails is out: what it did before is not told either, since the rounds' ratios need the
+    same rounds.
     """
     taken = Taken(samples={name: [] for name in turns})
-    for number in range(-1 if warm_up else 0, rounds):
+    for number in range(rounds):
         for name in rotate(list(taken.samples), number):
             try:
                 sample = turns[name]()
@@ -38,8 +36,7 @@ def interleave(
                 taken.skipped[name] = str(error)
                 del taken.samples[name]
             else:
-                if number >= 0:
-                    taken.samples[name].append(sample)
+                taken.samples[name].append(sample)
     return taken
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Final
 
 import psycopg
 from sqlalchemy import URL, NullPool, create_engine, make_url
 
 from benchmarks import filling, payload
-from benchmarks.events import METADATA, PAYLOAD
+from benchmarks.events import PAYLOAD
 from benchmarks.worker import Store
 from eventstore import migrate
 
@@ -17,11 +18,13 @@ INSERT INTO events (event_id, stream_id, aggregate_id, aggregate_type, event_typ
     event_version, occurred_at, metadata)
 SELECT gen_random_uuid(), stream_id, stream_id, %(aggregate_type)s, %(event_type)s,
     %(data)s::jsonb, row_number() OVER (PARTITION BY stream_id ORDER BY n), now(),
-    %(metadata)s::jsonb
+    %(metadata)s::jsonb || jsonb_build_object(
+        'correlation_id', gen_random_uuid(), 'causation_id', gen_random_uuid())
 FROM generate_series(0, %(count)s - 1) AS n,
     LATERAL (SELECT CASE
         WHEN n < %(long)s THEN %(long_stream)s
-        WHEN n < %(long)s + %(short)s * %(streams)s THEN (%(short_streams)s::text[])[n %% %(streams)s + 1]
+        WHEN n < %(long)s + %(short)s * %(streams)s
+            THEN (%(short_streams)s::text[])[n %% %(streams)s + 1]
         ELSE %(category)s || '-other-' || n / 100
     END) AS stream (stream_id)
 ORDER BY n
@@ -52,7 +55,7 @@ class EventStoreTables(Store):
                     "aggregate_type": payload.AGGREGATE_TYPE,
                     "event_type": payload.EVENT_TYPE,
                     "data": PAYLOAD.model_dump_json(),
-                    "metadata": METADATA.model_dump_json(),
+                    "metadata": json.dumps(payload.METADATA),
                     "category": filling.CATEGORY,
                     "count": events,
                     "long": filling.LONG_STREAM_EVENTS,

@@ -32,15 +32,27 @@ class Workload:
     reads: bool = False
     #: One call in a new process, so that the peak of memory is that of the call alone.
     isolated: bool = False
-    #: Its `events` are all that the store is filled with.
+    #: Its `events` are all that the store is filled with,
     whole_feed: bool = False
+    #: or as many as a bulk has, whatever stands there.
+    bulk: bool = False
     metric: Metric = Metric.RATE
 
-    def run(self, seconds: float, feed_events: int) -> Run:
+    @property
+    def long(self) -> bool:
+        """Whether a turn takes seconds, and is steadier than the short ones of the others."""
+        return self.whole_feed or self.bulk
+
+    def run(self, seconds: float, feed_events: int, bulk_events: int) -> Run:
         """Return what a worker is asked to do in one turn."""
+        events = self.events
+        if self.whole_feed:
+            events = feed_events
+        elif self.bulk:
+            events = bulk_events
         return Run(
             operation=self.operation,
-            events=feed_events if self.whole_feed else self.events,
+            events=events,
             calls=self.calls or 1,
             seconds=0 if self.calls else seconds,
         )
@@ -48,8 +60,13 @@ class Workload:
 
 def warm_up(run: Run, seconds: float) -> Run:
     """Return a shorter run, after which statements are prepared, pools filled, and code warm."""
+    short = {"read_long_stream": "read_short_stream"}
     return replace(
-        run, events=min(run.events, 100), calls=1, seconds=seconds if run.seconds else 0
+        run,
+        operation=short.get(run.operation, run.operation),
+        events=min(run.events, 1_000),
+        calls=1,
+        seconds=seconds if run.seconds else 0,
     )
 
 
@@ -73,7 +90,7 @@ _ALL: Final = (
         processes=4,
     ),
     Workload(name="W128", title="1 event, 128 writers", operation="append", writers=128),
-    Workload(name="W4", title="bulk by 1,000", operation="append", events=1_000),
+    Workload(name="W4", title="bulk", operation="bulk", calls=1, bulk=True),
     Workload(name="C1", title="16 contending", operation="decide", writers=16, calls=10),
     Workload(name="R1", title="stream of 10,000", operation="read_long_stream", reads=True),
     Workload(name="R2", title="streams of 10", operation="read_short_stream", reads=True),
@@ -93,9 +110,7 @@ _ALL: Final = (
         calls=60,
         metric=Metric.LATENCY,
     ),
-    Workload(
-        name="S2", title="projection", operation="project", events=1_000, calls=1, reads=True
-    ),
+    Workload(name="S2", title="projection", operation="project", events=1_000, calls=1, reads=True),
 )
 WORKLOADS: Final = {workload.name: workload for workload in _ALL}
 QUICK: Final = ("W1", "W2", "W8", "W4", "R1", "R2", "R3")
