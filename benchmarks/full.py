@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from pathlib import Path
 
-from benchmarks import publish
 from benchmarks.command_line import check_arguments, make_options, make_parser, run
 from benchmarks.contenders import CONTENDERS
 from benchmarks.filling import MIN_EVENTS
@@ -50,6 +50,8 @@ def main() -> int:
     check_arguments(parser, arguments)
     if any(size < MIN_EVENTS for size in arguments.growth):
         parser.error(f"--growth begins at {MIN_EVENTS} events: R1 and R2 read a part of them")
+    if arguments.out and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--out needs matplotlib: pip install --group bench")
     plan = Plan(
         contenders=arguments.contenders,
         workloads=arguments.only or list(WORKLOADS),
@@ -58,6 +60,8 @@ def main() -> int:
     )
     now, status = run(plan, arguments)
     if arguments.out:
+        from benchmarks import publish  # noqa: PLC0415 - matplotlib is needed for this alone
+
         publish.publish(now, arguments.out)
     return status
 
