@@ -130,7 +130,7 @@ _EVERYBODY: Final = (
         mode=Mode.AUTOCOMMIT,
         worker=("benchmarks.ours", "held"),
         tables="eventstore",
-        only=frozenset({"W1", "W2", "W8", "R1", "R2"}),
+        only=frozenset({"W1", "W2", "R2"}),
     ),
     Contender(
         name="ours-bytes",

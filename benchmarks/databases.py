@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from benchmarks.controller import WorkerProcess
 
 _STARTING_SECONDS: Final = 10
+#: Filling waits for no disk; measuring does.
+_FORGETFUL: Final = """
+DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {action}', current_database()); END $$
+"""
 
 
 @contextmanager
@@ -79,15 +83,21 @@ class Databases:
             url = self._made.enter_context(umadb(self._programs(contender) / "umadb"))
         else:
             url = conninfo(self._made.enter_context(temporary_database(self._server)))
+            _execute(url, _FORGETFUL.format(action="SET synchronous_commit = off"))
         with self._start_worker(contender) as worker:
             worker.ask(protocol.SetUp(url=url), protocol.Done)
             if events:
                 worker.ask(protocol.Fill(url=url, events=events), protocol.Done)
         if contender.backend is Backend.POSTGRESQL:
-            with psycopg.connect(url, autocommit=True) as connection:
-                # Else autovacuum would do it while we measure.
-                connection.execute("VACUUM (ANALYZE)")
+            _execute(url, _FORGETFUL.format(action="RESET synchronous_commit"))
+            # Else autovacuum would do it while we measure.
+            _execute(url, "VACUUM (ANALYZE)")
         return url
+
+
+def _execute(url: str, statement: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement)
 
 
 @contextmanager

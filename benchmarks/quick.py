@@ -15,7 +15,7 @@ def main() -> int:
         "benchmarks.quick",
         main.__doc__,
         rounds=5,
-        seconds=0.4,
+        seconds=0.3,
         feed_events=50_000,
         bulk_events=10_000,
     )

@@ -40,7 +40,7 @@ _PAGE = 1_000
 
 
 class InvoiceIssued(DomainEvent):
-    originator_id: str
+    originator_id: Any
     invoice_id: str
     customer_id: str
     due: str
@@ -136,7 +136,7 @@ class EventsourcingStore(Store):
     """eventsourcing's own module for PostgreSQL, on psycopg."""
 
     conflict = IntegrityError
-    distributions = ("eventsourcing", "psycopg", "psycopg-binary")
+    distributions: ClassVar[Sequence[str]] = ("eventsourcing", "psycopg", "psycopg-binary")
     client: ClassVar[type[EventsourcingClient]] = EventsourcingClient
 
     def __init__(self, *, function: bool = False) -> None:
