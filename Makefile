@@ -60,8 +60,8 @@ test-fast: $(READY) ## The tests that need no database: seconds
 test: lint types test-fast test-embedded test-server ## Everything: on the embedded server, and on that of EVENTSTORE_TEST_DSN
 
 .PHONY: test-embedded
-test-embedded: $(READY) ## All tests on an embedded PostgreSQL
-	env -u EVENTSTORE_TEST_DSN $(PYTEST)
+test-embedded: $(READY) ## All tests on embedded PostgreSQL servers, one for each core
+	env -u EVENTSTORE_TEST_DSN $(PYTEST) --numprocesses auto --dist worksteal
 
 .PHONY: test-server
 test-server: $(READY) ## All tests on the server of EVENTSTORE_TEST_DSN, if it is set

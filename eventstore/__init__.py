@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from eventstore.aggregate_types import AggregateType
+from eventstore.aggregates import Aggregate, applies
 from eventstore.aio import AsyncSqlAlchemyEventStore, async_event_store
 from eventstore.appending import AppendedStream, AppendResult, StreamAppend, StreamAt
+from eventstore.bulk import ImportProgress, import_events
 from eventstore.codec import UnknownPayload
+from eventstore.correlation import causation, caused_by
+from eventstore.deciders import DecidedAggregate, Decider
 from eventstore.errors import (
     ConcurrencyConflict,
     ConnectionUnusable,
@@ -22,11 +27,26 @@ from eventstore.errors import (
     UpcastingError,
 )
 from eventstore.events import EventEnvelope, EventMetadata
-from eventstore.memory import AsyncInMemoryEventStore, InMemoryEventStore
+from eventstore.execution import Outcome, Retries
+from eventstore.export import export_events, exported_events
+from eventstore.group_commit import AsyncGroupCommitWriter, GroupCommitWriter
+from eventstore.loading import LoadedStream
+from eventstore.memory import InMemoryEventStore
+from eventstore.memory_aio import AsyncInMemoryEventStore
 from eventstore.protocols import AsyncEventStore, EventStore
 from eventstore.reading import EventFilter, ReadOptions
 from eventstore.registry import EventRegistry
+from eventstore.repository import AsyncRepository, Repository
 from eventstore.snapshots import Snapshot
+from eventstore.snapshotting import (
+    AnyPolicy,
+    EveryEvents,
+    EveryInterval,
+    OnEvents,
+    SnapshotPolicy,
+    Snapshots,
+    SnapshotTail,
+)
 from eventstore.store import SqlAlchemyEventStore, event_store
 from eventstore.streams import ANY, NO_STREAM, STREAM_EXISTS, ExpectedVersion, StreamInfo
 from eventstore.upcasting import Upcast
@@ -35,13 +55,20 @@ __all__ = [
     "ANY",
     "NO_STREAM",
     "STREAM_EXISTS",
+    "Aggregate",
+    "AggregateType",
+    "AnyPolicy",
     "AppendResult",
     "AppendedStream",
     "AsyncEventStore",
+    "AsyncGroupCommitWriter",
     "AsyncInMemoryEventStore",
+    "AsyncRepository",
     "AsyncSqlAlchemyEventStore",
     "ConcurrencyConflict",
     "ConnectionUnusable",
+    "DecidedAggregate",
+    "Decider",
     "DuplicateEvent",
     "EventEnvelope",
     "EventFilter",
@@ -49,14 +76,26 @@ __all__ = [
     "EventRegistry",
     "EventStore",
     "EventStoreError",
+    "EveryEvents",
+    "EveryInterval",
     "ExpectedVersion",
     "FeedUnavailable",
+    "GroupCommitWriter",
     "IdempotencyMismatch",
+    "ImportProgress",
     "InMemoryEventStore",
+    "LoadedStream",
+    "OnEvents",
+    "Outcome",
     "ReadOptions",
+    "Repository",
+    "Retries",
     "SchemaOutOfDate",
     "SerializationError",
     "Snapshot",
+    "SnapshotPolicy",
+    "SnapshotTail",
+    "Snapshots",
     "SqlAlchemyEventStore",
     "StreamAppend",
     "StreamAt",
@@ -69,6 +108,12 @@ __all__ = [
     "UnknownPayload",
     "Upcast",
     "UpcastingError",
+    "applies",
     "async_event_store",
+    "causation",
+    "caused_by",
     "event_store",
+    "export_events",
+    "exported_events",
+    "import_events",
 ]

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from eventstore.appending import StreamAppend, StreamAt
+from eventstore.correlation import enrich
 from eventstore.errors import DuplicateEvent, IdempotencyMismatch
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.payloads import canonical_json, encode_metadata
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     from eventstore.streams import ExpectedVersion, StreamState
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedEvent:
-    """An event whose payload and metadata are JSON, with every default filled in."""
+class EncodedEvent(NamedTuple):
+    """An event whose payload and metadata are JSON, with every default filled in.
+
+    A tuple: a frozen dataclass takes eight times as long to make, and a batch has thousands.
+    """
 
     event_id: UUID
     aggregate_id: str
@@ -96,7 +99,7 @@ def encode_batch(
     return EncodedBatch(
         stream_id=stream_id,
         expected_version=check_expected_version(expected_version),
-        events=tuple(_encode_event(stream_id, event, codec) for event in events),
+        events=tuple(encode_event(stream_id, event, codec) for event in events),
     )
 
 
@@ -122,7 +125,13 @@ def encode_batches(
     return batches
 
 
-def _encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:
+def encode_event(
+    stream_id: str, event: AnyEnvelope, codec: PayloadCodec, *, in_context: bool = True
+) -> EncodedEvent:
+    """Return one event as it will be stored; raises what :func:`encode_batch` does.
+
+    ``in_context`` completes the metadata by the context; what happened elsewhere has another one.
+    """
     if not isinstance(event, EventEnvelope):
         raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
     _refuse_unchecked_copy(event)
@@ -134,7 +143,11 @@ def _encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> En
         event_type=event_type,
         event_data=event_data,
         occurred_at=event.occurred_at.astimezone(UTC),
-        metadata=encode_metadata(event_type, event.metadata, codec.schema_version(event_type)),
+        metadata=encode_metadata(
+            event_type,
+            enrich(event.metadata) if in_context else event.metadata,
+            codec.schema_version(event_type),
+        ),
         idempotency_key=event.metadata.idempotency_key,
     )
 

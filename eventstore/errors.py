@@ -3,7 +3,7 @@
 ::
 
     EventStoreError
-    ├── ConcurrencyConflict        expected, actual, stream_id
+    ├── ConcurrencyConflict        expected, actual, stream_id, missed
     ├── StreamNotFound             stream_id
     ├── StreamDeleted              stream_id, deleted_at
     ├── DuplicateEvent             event_id
@@ -24,12 +24,13 @@ raise :class:`TypeError` or :class:`ValueError`; what we can't name stays SQLAlc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from eventstore.events import AnyEnvelope
     from eventstore.streams import ExpectedVersion
 
 
@@ -45,13 +46,28 @@ class ConcurrencyConflict(EventStoreError):
 
     ``actual`` is the stream's version, 0 when it has no events. The caller's transaction stays
     usable: load the stream again, decide again, and append with the new version.
+
+    ``missed`` are the events from the expected version to the actual one, for those who asked for
+    them by ``fetch_missed=True``; None for others, where a version wasn't expected or lies ahead of
+    the stream, and where they are more than a page (500): then load the stream again.
     """
 
-    def __init__(self, expected: ExpectedVersion, actual: int, stream_id: str = "") -> None:
+    def __init__(
+        self,
+        expected: ExpectedVersion,
+        actual: int,
+        stream_id: str = "",
+        missed: tuple[AnyEnvelope, ...] | None = None,
+    ) -> None:
+        # Without the events: whoever shows the arguments shows no payload.
         super().__init__(expected, actual, stream_id)
         self.expected = expected
         self.actual = actual
         self.stream_id = stream_id
+        self.missed = missed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.expected, self.actual, self.stream_id, self.missed)
 
     def __str__(self) -> str:
         return (

@@ -131,22 +131,3 @@ class EventEnvelope(BaseModel, Generic[T]):
 
 #: An envelope whose payload's type is not known to the type checker.
 AnyEnvelope = EventEnvelope[Any]
-
-_FIELDS: Final = frozenset(EventEnvelope.model_fields)
-
-
-def recorded(values: dict[str, Any]) -> AnyEnvelope:
-    """Return the envelope of an event as it is stored: a value for each field, all of them valid.
-
-    Nothing is validated again, and pydantic's ``model_construct`` is left out too: it takes five
-    times as long.
-    """
-    envelope: AnyEnvelope = EventEnvelope.__new__(EventEnvelope)
-    for name, value in (
-        ("__dict__", values),
-        ("__pydantic_fields_set__", set(_FIELDS)),
-        ("__pydantic_extra__", None),
-        ("__pydantic_private__", None),
-    ):
-        object.__setattr__(envelope, name, value)
-    return envelope

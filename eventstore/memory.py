@@ -22,9 +22,14 @@ from eventstore.batches import (
     find_repeat_by_key,
     partial_repeat,
 )
-from eventstore.errors import StreamDeleted, StreamNotFound
-from eventstore.events import AnyEnvelope, EventEnvelope
-from eventstore.payloads import PayloadType, as_jsonb, decode_metadata, payload_type
+from eventstore.errors import (
+    ConcurrencyConflict,
+    SerializationError,
+    StreamDeleted,
+    StreamNotFound,
+)
+from eventstore.loading import LoadedStream
+from eventstore.payloads import as_jsonb, decode_metadata, payload_type
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -32,6 +37,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
+from eventstore.recorded import Decoder, recorded, undecoded_metadata
 from eventstore.registry import codec_of
 from eventstore.snapshots import Snapshot, check_snapshot
 from eventstore.streams import (
@@ -45,10 +51,11 @@ from eventstore.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from uuid import UUID
 
     from eventstore.appending import StreamAt
+    from eventstore.events import AnyEnvelope, EventEnvelope
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot
     from eventstore.streams import ExpectedVersion
@@ -78,14 +85,42 @@ class InMemoryEventStore:
         self._snapshots: dict[tuple[str, str], Snapshot[bytes]] = {}
 
     def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int:
-        """Append ``events`` and return the stream's version after them."""
-        result = self.append(StreamAppend(stream_id, expected_version, events))
+        """Append ``events`` and return the stream's version after them.
+
+        With ``fetch_missed`` a conflict brings the events that the caller has not seen.
+        """
+        append = StreamAppend(stream_id, expected_version, events)
+        result = self.append(append, fetch_missed=fetch_missed)
         return result.streams[0].version
 
-    def append(self, *appends: StreamAppend, require: Sequence[StreamAt] = ()) -> AppendResult:
-        """Append to several streams, all or nothing, if those of ``require`` are as expected."""
+    def append(
+        self,
+        *appends: StreamAppend,
+        require: Sequence[StreamAt] = (),
+        fetch_missed: bool = False,
+    ) -> AppendResult:
+        """Append to several streams, all or nothing, if those of ``require`` are as expected.
+
+        With ``fetch_missed`` the conflict of a single stream brings the events not yet seen.
+        """
+        try:
+            return self._append(appends, require)
+        except ConcurrencyConflict as conflict:
+            if not fetch_missed or len(appends) + len(require) > 1 or not appends[0].events:
+                raise
+            missed = self._missed(conflict)
+            raise ConcurrencyConflict(
+                conflict.expected, conflict.actual, conflict.stream_id, missed
+            ) from None
+
+    def _append(self, appends: Sequence[StreamAppend], require: Sequence[StreamAt]) -> AppendResult:
         batches = encode_batches(appends, require, self._codec)
         with self._lock:
             places = self._find_first_places(batches)
@@ -97,6 +132,16 @@ class InMemoryEventStore:
                     )
                 places = [self._placed(batch, self._record(batch)) for batch in batches]
         return AppendResult(tuple(places[: len(appends)]), already_appended)
+
+    def _missed(self, conflict: ConcurrencyConflict) -> tuple[AnyEnvelope, ...] | None:
+        expected, actual = conflict.expected, conflict.actual
+        if not isinstance(expected, int) or not 0 < actual - expected <= PAGE_SIZE:
+            return None
+        options = ReadOptions(from_version=expected + 1, to_version=actual)
+        try:
+            return tuple(self.read_stream(conflict.stream_id, options))
+        except (SerializationError, StreamDeleted):
+            return None
 
     def _find_first_places(self, batches: Sequence[EncodedBatch]) -> list[AppendedStream] | None:
         """Return where the same call went before, None if none of its events is known."""
@@ -170,17 +215,18 @@ class InMemoryEventStore:
     ) -> Iterator[AnyEnvelope]:
         """Return an iterator over the stream's events as ``options`` say.
 
-        ``as_type`` reads every payload as that type, in place of the registry. The iterator raises
-        :class:`~eventstore.StreamDeleted` unless the options include deleted streams.
+        ``as_type`` reads every payload as that type, in place of the registry; ``bytes`` gives its
+        JSON as it is. The iterator raises :class:`~eventstore.StreamDeleted` unless the options
+        include deleted streams.
         """
         check_stream_id(stream_id)
-        payloads = None if as_type is None else payload_type(as_type)
+        decoder = Decoder(as_type, self._codec)
         if StreamCursor(options).limit == 0:
             return iter(())
-        return self._iterate_stream(stream_id, options, payloads)
+        return self._iterate_stream(stream_id, options, decoder)
 
     def _iterate_stream(
-        self, stream_id: str, options: ReadOptions, payloads: PayloadType | None
+        self, stream_id: str, options: ReadOptions, decoder: Decoder
     ) -> Iterator[AnyEnvelope]:
         with self._lock:
             stream = self._streams.get(stream_id)
@@ -191,27 +237,94 @@ class InMemoryEventStore:
             events = stream.events[max((options.from_version or 1) - 1, 0) : options.to_version]
         if options.backward:
             events.reverse()
-        for recorded in islice(events, options.max_count):
-            yield from self._decoded(recorded, payloads)
+        for was in islice(events, options.max_count):
+            yield from _decoded(was, decoder)
 
+    def load_stream(
+        self,
+        stream_id: str,
+        snapshot_type: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> LoadedStream:
+        """Return the stream's snapshot of that type, if it can be used, and the events after it.
+
+        Of a long tail it is the first page; ``read_stream`` goes on. ``idempotency_key`` asks which
+        events carry it. Raises :class:`~eventstore.StreamDeleted`.
+        """
+        check_stream_id(stream_id)
+        if idempotency_key is not None:
+            check_text("idempotency_key", idempotency_key, MAX_ID_LENGTH)
+        if snapshot_type is not None:
+            check_text("snapshot_type", snapshot_type, MAX_TYPE_LENGTH)
+        snapshot = None if snapshot_type is None else self.get_snapshot(stream_id, snapshot_type)
+        with self._lock:
+            stream = self._streams.get(stream_id)
+            if stream is None:
+                return LoadedStream()
+            if stream.info.deleted_at is not None:
+                raise StreamDeleted(stream_id, stream.info.deleted_at)
+            seen = 0 if snapshot is None else snapshot.version
+            events, version = stream.events[seen : seen + PAGE_SIZE], stream.info.version
+            keyed = [
+                was.event_version
+                for was in stream.events
+                if idempotency_key is not None and was.event.idempotency_key == idempotency_key
+            ]
+        decoder = Decoder(None, self._codec)
+        return LoadedStream(
+            version=version,
+            last=events[-1].event_version if events else version,
+            snapshot=snapshot,
+            events=[today for was in events for today in _decoded(was, decoder)],
+            recorded=(keyed[0], keyed[-1]) if keyed else None,
+        )
+
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[AnyEnvelope]: ...
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: Any = None,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[AnyEnvelope]:
         """Return an iterator over the events after ``from_position``, in the order of the feed.
 
         It ends with the last event that is there when the iteration begins. ``page_size`` bounds
-        what a store on a database holds in memory at a time.
+        what a store on a database holds in memory at a time. ``as_type`` is that of
+        :meth:`read_stream`.
         """
         check_feed_read(from_position, max_count, filters, page_size)
-        return self._iterate_feed(from_position, max_count, filters)
+        decoder = Decoder(as_type, self._codec)
+        return self._iterate_feed(from_position, max_count, filters, decoder)
 
     def _iterate_feed(
-        self, from_position: int, max_count: int | None, filters: EventFilter | None
+        self,
+        from_position: int,
+        max_count: int | None,
+        filters: EventFilter | None,
+        decoder: Decoder,
     ) -> Iterator[AnyEnvelope]:
         with self._lock:
             events = self._feed[from_position:]
@@ -219,35 +332,8 @@ class InMemoryEventStore:
         stored_types = self._codec.stored_types(filters.event_types)
         wanted = self._codec.current_types(filters.event_types)
         matching = (was for was in events if _matches(filters, stored_types, was))
-        for recorded in islice(matching, max_count):
-            yield from self._decoded(recorded, None, wanted)
-
-    def _decoded(
-        self,
-        recorded: RecordedEvent,
-        payloads: PayloadType | None,
-        wanted: frozenset[str] = frozenset(),
-    ) -> Iterator[AnyEnvelope]:
-        """Yield what a stored event has become; with ``payloads``, the event as it is stored."""
-        event = recorded.event
-        data, metadata = as_jsonb(event.event_data), as_jsonb(event.metadata).decode()
-        for event_type, payload, metadata_today in (
-            self._codec.decode_recorded(event.event_type, data, metadata, wanted)
-            if payloads is None
-            else [(event.event_type, payloads.decode(event.event_type, data), metadata)]
-        ):
-            yield EventEnvelope(
-                event_id=event.event_id,
-                stream_id=recorded.stream_id,
-                aggregate_id=event.aggregate_id,
-                aggregate_type=event.aggregate_type,
-                event_type=event_type,
-                event_data=payload,
-                event_version=recorded.event_version,
-                sequence_number=recorded.sequence_number,
-                occurred_at=event.occurred_at,
-                metadata=decode_metadata(event_type, metadata_today),
-            )
+        for was in islice(matching, max_count):
+            yield from _decoded(was, decoder, wanted)
 
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return what is known of the stream, None if it never had an event."""
@@ -325,104 +411,6 @@ class InMemoryEventStore:
         )
 
 
-class AsyncInMemoryEventStore:
-    """An :class:`~eventstore.AsyncEventStore` that ends with the process.
-
-    Without a registry it takes and gives JSON-compatible dicts; with one, payloads are typed.
-    """
-
-    def __init__(self, registry: EventRegistry | None = None) -> None:
-        self._store = InMemoryEventStore(registry)
-
-    async def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
-    ) -> int:
-        """Append ``events`` and return the stream's version after them."""
-        return self._store.append_to_stream(stream_id, expected_version, events)
-
-    async def append(
-        self, *appends: StreamAppend, require: Sequence[StreamAt] = ()
-    ) -> AppendResult:
-        """Append to several streams, all or nothing, if those of ``require`` are as expected."""
-        return self._store.append(*appends, require=require)
-
-    @overload
-    def read_stream(
-        self, stream_id: str, options: ReadOptions = ..., *, as_type: type[T]
-    ) -> AsyncIterator[EventEnvelope[T]]: ...
-    @overload
-    def read_stream(
-        self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
-    ) -> AsyncIterator[AnyEnvelope]: ...
-    def read_stream(
-        self, stream_id: str, options: ReadOptions = ReadOptions(), *, as_type: Any = None
-    ) -> AsyncIterator[AnyEnvelope]:
-        """Return an iterator over the stream's events as ``options`` say.
-
-        ``as_type`` reads every payload as that type, in place of the registry. The iterator raises
-        :class:`~eventstore.StreamDeleted` unless the options include deleted streams.
-        """
-        return _iterate(self._store.read_stream(stream_id, options, as_type=as_type))
-
-    def read_all_forward(
-        self,
-        from_position: int = 0,
-        max_count: int | None = None,
-        *,
-        filters: EventFilter | None = None,
-        page_size: int = PAGE_SIZE,
-    ) -> AsyncIterator[AnyEnvelope]:
-        """Return an iterator over the events after ``from_position``, in the order of the feed.
-
-        It ends with the last event that is there when the iteration begins. ``page_size`` bounds
-        what a store on a database holds in memory at a time.
-        """
-        return _iterate(
-            self._store.read_all_forward(
-                from_position, max_count, filters=filters, page_size=page_size
-            )
-        )
-
-    async def get_stream_info(self, stream_id: str) -> StreamInfo | None:
-        """Return what is known of the stream, None if it never had an event."""
-        return self._store.get_stream_info(stream_id)
-
-    async def delete_stream(self, stream_id: str, expected_version: ExpectedVersion = None) -> None:
-        """Close the stream, keeping its events (a soft delete)."""
-        self._store.delete_stream(stream_id, expected_version)
-
-    async def restore_stream(self, stream_id: str) -> None:
-        """Open a soft-deleted stream again; its versions go on from where they were."""
-        self._store.restore_stream(stream_id)
-
-    async def save_snapshot(self, snapshot: AnySnapshot) -> None:
-        """Keep ``snapshot``, unless there is one of a later version."""
-        self._store.save_snapshot(snapshot)
-
-    @overload
-    async def get_snapshot(
-        self, aggregate_id: str, aggregate_type: str, as_type: type[T]
-    ) -> Snapshot[T] | None: ...
-    @overload
-    async def get_snapshot(
-        self, aggregate_id: str, aggregate_type: str, as_type: None = None
-    ) -> AnySnapshot | None: ...
-    async def get_snapshot(
-        self, aggregate_id: str, aggregate_type: str, as_type: Any = None
-    ) -> AnySnapshot | None:
-        """Return the aggregate's snapshot with its data as ``as_type``, by default plain JSON.
-
-        None if there is none that can be used: it is ahead of the stream of that id, or the stream
-        is deleted. Raises :class:`~eventstore.SerializationError` for data of another type.
-        """
-        return self._store.get_snapshot(aggregate_id, aggregate_type, as_type)
-
-
-async def _iterate(events: Iterator[AnyEnvelope]) -> AsyncIterator[AnyEnvelope]:
-    for event in events:
-        yield event
-
-
 def _matches(filters: EventFilter, stored_types: frozenset[str], recorded: RecordedEvent) -> bool:
     event = recorded.event
     return (
@@ -432,3 +420,28 @@ def _matches(filters: EventFilter, stored_types: frozenset[str], recorded: Recor
         and filters.correlation_id
         in (None, decode_metadata(event.event_type, event.metadata).correlation_id)
     )
+
+
+def _decoded(
+    was: RecordedEvent, decoder: Decoder, wanted: frozenset[str] = frozenset()
+) -> Iterator[AnyEnvelope]:
+    """Yield what a stored event says today: one event, several, or none."""
+    event = was.event
+    data, metadata = as_jsonb(event.event_data), as_jsonb(event.metadata).decode()
+    for event_type, payload, metadata_today in decoder.today(
+        event.event_type, data, metadata, wanted
+    ):
+        yield recorded(
+            {
+                "event_id": event.event_id,
+                "stream_id": was.stream_id,
+                "aggregate_id": event.aggregate_id,
+                "aggregate_type": event.aggregate_type,
+                "event_type": event_type,
+                "event_data": payload,
+                "event_version": was.event_version,
+                "sequence_number": was.sequence_number,
+                "occurred_at": event.occurred_at,
+                "metadata": undecoded_metadata(event_type, metadata_today),
+            }
+        )

@@ -88,9 +88,13 @@ class EventRecord(Base):
         # serves the reads by its columns, so no further index repeats it.
         UniqueConstraint("event_id", name=EVENT_ID_KEY),
         UniqueConstraint("stream_id", "event_version", name=STREAM_VERSION_KEY),
-        # "All events about this aggregate", where its id is not the stream's.
-        # Costs an append one B-tree entry.
-        Index("ix_events_aggregate_id", "aggregate_id"),
+        # "All events about this aggregate", where its id is not the stream's; else the stream is
+        # the answer. Costs an event one B-tree entry if its aggregate has another id, or nothing.
+        Index(
+            "ix_events_aggregate_id",
+            "aggregate_id",
+            postgresql_where=text("aggregate_id <> stream_id"),
+        ),
         # "Everything that happened in this week". Events come roughly in that order, so block
         # ranges are enough (PostgreSQL manual, BRIN indexes); an append costs next to nothing.
         Index("ix_events_occurred_at", "occurred_at", postgresql_using="brin"),

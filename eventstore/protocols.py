@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.loading import LoadedStream
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
 
@@ -22,10 +23,20 @@ class EventStore(Protocol):
     """A store of events. The methods are described at :class:`~eventstore.SqlAlchemyEventStore`."""
 
     def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int: ...
 
-    def append(self, *appends: StreamAppend, require: Sequence[StreamAt] = ()) -> AppendResult: ...
+    def append(
+        self,
+        *appends: StreamAppend,
+        require: Sequence[StreamAt] = (),
+        fetch_missed: bool = False,
+    ) -> AppendResult: ...
 
     @overload
     def read_stream(
@@ -36,12 +47,32 @@ class EventStore(Protocol):
         self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
     ) -> Iterator[AnyEnvelope]: ...
 
+    def load_stream(
+        self,
+        stream_id: str,
+        snapshot_type: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> LoadedStream: ...
+
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[AnyEnvelope]: ...
 
@@ -68,11 +99,19 @@ class AsyncEventStore(Protocol):
     """The twin of :class:`EventStore` for asyncio: the same names, awaited or iterated."""
 
     async def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int: ...
 
     async def append(
-        self, *appends: StreamAppend, require: Sequence[StreamAt] = ()
+        self,
+        *appends: StreamAppend,
+        require: Sequence[StreamAt] = (),
+        fetch_missed: bool = False,
     ) -> AppendResult: ...
 
     @overload
@@ -84,12 +123,32 @@ class AsyncEventStore(Protocol):
         self, stream_id: str, options: ReadOptions = ..., *, as_type: None = None
     ) -> AsyncIterator[AnyEnvelope]: ...
 
+    async def load_stream(
+        self,
+        stream_id: str,
+        snapshot_type: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> LoadedStream: ...
+
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> AsyncIterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[AnyEnvelope]: ...
 

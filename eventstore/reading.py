@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from eventstore.streams import (
     MAX_ID_LENGTH,
@@ -15,7 +15,9 @@ from eventstore.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
+
+    from eventstore.events import AnyEnvelope
 
 #: How many events a read fetches in one round trip.
 PAGE_SIZE: Final = 500
@@ -74,6 +76,17 @@ class EventFilter:
         object.__setattr__(self, "correlation_id", correlation_id)
 
 
+class Page(NamedTuple):
+    """Stored events that were read in one round trip."""
+
+    events: list[AnyEnvelope]
+    scanned: int  #: how many stored events there were
+    last: int  #: the version, or the position in the feed, of the last one; 0 if there is none
+
+
+EMPTY_PAGE: Final = Page([], 0, 0)
+
+
 class StreamCursor:
     """How far the read of a stream has come: told of each page, it says what the next one is."""
 
@@ -95,15 +108,15 @@ class StreamCursor:
             return 0
         return self._page_size if self._left is None else min(self._page_size, self._left)
 
-    def passed(self, page: Sequence[Any]) -> None:
-        """Go on behind the stored events of ``page``, which were read with :attr:`limit`."""
-        self._ended = len(page) < self.limit
+    def passed(self, page: Page) -> None:
+        """Go on behind ``page``, which was read with :attr:`limit`."""
+        self._ended = page.scanned < self.limit
         if self._left is not None:
-            self._left -= len(page)
-        if page and self.backward:
-            self.highest = page[-1].event_version - 1
-        elif page:
-            self.lowest = page[-1].event_version + 1
+            self._left -= page.scanned
+        if page.scanned and self.backward:
+            self.highest = page.last - 1
+        elif page.scanned:
+            self.lowest = page.last + 1
 
 
 class FeedCursor:
@@ -122,14 +135,14 @@ class FeedCursor:
             return 0
         return self._page_size if self._left is None else min(self._page_size, self._left)
 
-    def passed(self, page: Sequence[Any]) -> None:
-        """Go on behind the stored events of ``page``, which were read with :attr:`limit`.
+    def passed(self, page: Page) -> None:
+        """Go on behind ``page``, which was read with :attr:`limit`.
 
         A page that is not full has scanned everything up to the end, whatever the filter.
         """
-        self.position = page[-1].sequence_number if len(page) == self.limit else self.until
+        self.position = page.last if page.scanned == self.limit else self.until
         if self._left is not None:
-            self._left -= len(page)
+            self._left -= page.scanned
 
 
 def check_feed_read(

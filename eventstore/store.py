@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore import operations
-from eventstore.payloads import payload_type
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -17,6 +16,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
+from eventstore.recorded import Decoder
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema, check_stream_id
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.loading import LoadedStream
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -64,7 +65,12 @@ class SqlAlchemyEventStore:
         self._schema = check_schema(schema)
 
     def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int:
         """Append ``events`` to a stream and return its new version.
 
@@ -72,6 +78,9 @@ class SqlAlchemyEventStore:
         ``NO_STREAM``, ``STREAM_EXISTS``, or ``ANY``. The same events again, by their ids or their
         idempotency key, are recognised whatever is expected: nothing is written, and the version
         that they got the first time is returned. An empty list only checks the expectation.
+
+        ``fetch_missed`` makes a conflict bring the events that the caller has not seen, in its
+        attribute ``missed``: it can decide again without loading the stream.
 
         :raises ConcurrencyConflict: the stream is at another version.
         :raises StreamNotFound: the stream has no events and should have.
@@ -90,18 +99,30 @@ class SqlAlchemyEventStore:
             events,
             codec=self._codec,
             schema=self._schema,
+            fetch_missed=fetch_missed,
         )
 
-    def append(self, *appends: StreamAppend, require: Sequence[StreamAt] = ()) -> AppendResult:
+    def append(
+        self,
+        *appends: StreamAppend,
+        require: Sequence[StreamAt] = (),
+        fetch_missed: bool = False,
+    ) -> AppendResult:
         """Append to several streams, all or nothing, and return the places of their events.
 
         ``require`` names streams that the decision has only read, and the versions at which they
         must still be; they are locked until the transaction ends, like those that are written.
         All streams are locked in the order of their ids, so that such calls never deadlock with
-        one another. Errors are those of :meth:`append_to_stream`.
+        one another. Errors are those of :meth:`append_to_stream`; ``fetch_missed`` is for an
+        append to one stream, as there.
         """
         return operations.append(
-            self.session, appends, require, codec=self._codec, schema=self._schema
+            self.session,
+            appends,
+            require,
+            codec=self._codec,
+            schema=self._schema,
+            fetch_missed=fetch_missed,
         )
 
     @overload
@@ -117,36 +138,80 @@ class SqlAlchemyEventStore:
     ) -> Iterator[AnyEnvelope]:
         """Iterate over a stream's events, a page in memory at a time; a missing stream is empty.
 
-        ``as_type`` decodes every payload as this type, whatever the registry says.
+        ``as_type`` decodes every payload as this type, whatever the registry says; ``bytes`` gives
+        its JSON as it is.
 
         :raises StreamDeleted: the stream is soft-deleted and ``options`` don't include such.
         :raises SerializationError: a payload does not validate as its type.
         """
         check_stream_id(stream_id)
-        if as_type is not None:
-            payload_type(as_type)  # tells now what pydantic can't read
-        return self._read_pages(stream_id, StreamCursor(options), as_type)
+        decoder = Decoder(as_type, self._codec)
+        return self._read_pages(stream_id, StreamCursor(options), decoder)
 
     def _read_pages(
-        self, stream_id: str, cursor: StreamCursor, as_type: Any
+        self, stream_id: str, cursor: StreamCursor, decoder: Decoder
     ) -> Iterator[AnyEnvelope]:
         while cursor.limit:
             page = operations.read_stream_page(
-                self.session,
-                stream_id,
-                cursor,
-                as_type,
-                codec=self._codec,
-                schema=self._schema,
+                self.session, stream_id, cursor, decoder, schema=self._schema
             )
-            yield from page
+            cursor.passed(page)
+            yield from page.events
 
+    def load_stream(
+        self,
+        stream_id: str,
+        snapshot_type: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> LoadedStream:
+        """Return what an aggregate is folded from: its snapshot, and the events after it.
+
+        One round trip. ``snapshot_type`` is the aggregate type whose snapshot is wanted; one that
+        is ahead of the stream is passed over, as is any if None. The events are the first page of
+        what follows it: a longer tail is read on by :meth:`read_stream`, see
+        :class:`~eventstore.LoadedStream`. ``idempotency_key`` asks which of the stream's events
+        carry it: whether this command was handled before.
+
+        :raises StreamDeleted: the stream is soft-deleted.
+        :raises SerializationError: a payload does not validate as its type.
+        """
+        return operations.load_stream(
+            self.session,
+            stream_id,
+            snapshot_type,
+            idempotency_key,
+            codec=self._codec,
+            schema=self._schema,
+        )
+
+    @overload
     def read_all_forward(
         self,
         from_position: int = 0,
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: type[T],
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[EventEnvelope[T]]: ...
+    @overload
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: None = None,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[AnyEnvelope]: ...
+    def read_all_forward(
+        self,
+        from_position: int = 0,
+        max_count: int | None = None,
+        *,
+        filters: EventFilter | None = None,
+        as_type: Any = None,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[AnyEnvelope]:
         """Iterate over the events of all streams behind ``from_position``, in feed order.
@@ -154,13 +219,14 @@ class SqlAlchemyEventStore:
         The feed is read up to the fence as it stands when the iteration begins: an event that is
         not delivered now will always have a position above every one that is, so that a reader
         may keep the last position as its checkpoint and never miss one. Events of deleted streams
-        are part of it.
+        are part of it. ``as_type`` is that of :meth:`read_stream`.
 
         :raises FeedUnavailable: the transaction's isolation is above READ COMMITTED, or the
             server is a standby.
         """
         check_feed_read(from_position, max_count, filters, page_size)
-        return self._read_feed(from_position, max_count, filters, page_size)
+        decoder = Decoder(as_type, self._codec)
+        return self._read_feed(from_position, max_count, filters, page_size, decoder)
 
     def _read_feed(
         self,
@@ -168,6 +234,7 @@ class SqlAlchemyEventStore:
         max_count: int | None,
         filters: EventFilter | None,
         page_size: int,
+        decoder: Decoder,
     ) -> Iterator[AnyEnvelope]:
         until = operations.read_feed_position(self.session, schema=self._schema)
         cursor = FeedCursor(
@@ -175,9 +242,10 @@ class SqlAlchemyEventStore:
         )
         while cursor.limit:
             page = operations.read_feed_page(
-                self.session, cursor, filters, codec=self._codec, schema=self._schema
+                self.session, cursor, filters, decoder, schema=self._schema
             )
-            yield from page
+            cursor.passed(page)
+            yield from page.events
 
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return the stream's version and times, None if it never had an event."""
@@ -239,6 +307,10 @@ def event_store(
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
     For those who have no session in hand; its session is ``store.session``.
+
+    :raises TransactionConflict: PostgreSQL gave the transaction up at its commit.
+    :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     with session_factory.begin() as session:
         yield SqlAlchemyEventStore(session, registry, schema=schema)
+        operations.commit(session)

@@ -82,7 +82,12 @@ def upgrade() -> None:
             "stream_id", "event_version", name=op.f("uq_events_stream_id_event_version")
         ),
     )
-    op.create_index(op.f("ix_events_aggregate_id"), "events", ["aggregate_id"])
+    op.create_index(
+        op.f("ix_events_aggregate_id"),
+        "events",
+        ["aggregate_id"],
+        postgresql_where=sa.text("aggregate_id <> stream_id"),
+    )
     op.create_index(
         op.f("ix_events_occurred_at"), "events", ["occurred_at"], postgresql_using="brin"
     )

@@ -3,8 +3,9 @@
 The statement takes the fence, moves the stream's row from the expected version to the new one, and
 inserts the events, each step fed by the one before. It writes all or nothing:
 
-- What it sees to be wrong (ids or keys that are known, another version) stops it before the first
-  write, without an error that would abort the caller's transaction.
+- What it sees to be wrong (keys that are known, another version, and, of several events, known ids)
+  stops it before the first write, without an error that would abort the caller's transaction. The
+  known id of a single event costs no look-up: its constraint finds it.
 - ``ANY`` is held to the version that the statement's snapshot shows. Two retries of one batch that
   race meet at the stream's row, and the second finds another version there, so that it never
   writes by the looks of a snapshot in which the first was not committed yet.
@@ -16,13 +17,15 @@ can change any more: the second try is the last.
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from functools import cache
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     Select,
     String,
+    case,
     func,
     literal,
     literal_column,
@@ -31,7 +34,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 
 from eventstore.appending import AppendedStream, AppendResult
@@ -40,8 +43,15 @@ from eventstore.errors import ConcurrencyConflict, TransactionConflict
 from eventstore.models import EVENT_ID_KEY, STREAM_VERSION_KEY, events_table, streams_table
 from eventstore.operations import verdict
 from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
-from eventstore.operations.fence import writer_lock
-from eventstore.operations.incoming import incoming, rows_of
+from eventstore.operations.fence import SEQUENCE, lock_of_writer
+from eventstore.operations.incoming import (
+    STORED,
+    incoming,
+    incoming_one,
+    rows_of,
+    values_of_one,
+)
+from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.transactions import atomic, connection_of, is_autocommit, schema_of
 from eventstore.streams import ANY
@@ -49,7 +59,7 @@ from eventstore.streams import ANY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection, Update
+    from sqlalchemy import CTE, ColumnElement, Connection, SelectBase, Update
     from sqlalchemy.orm import Session
 
     from eventstore.appending import StreamAppend, StreamAt
@@ -57,6 +67,8 @@ if TYPE_CHECKING:
     from eventstore.events import AnyEnvelope
     from eventstore.registry import PayloadCodec
     from eventstore.streams import ExpectedVersion
+
+_S = TypeVar("_S", Select[Any], postgresql.Insert)
 
 
 def append_to_stream(
@@ -67,6 +79,7 @@ def append_to_stream(
     *,
     codec: PayloadCodec,
     schema: str | None,
+    fetch_missed: bool,
 ) -> int:
     """Append ``events`` to one stream and return its new version."""
     batch = encode_batch(stream_id, expected_version, events, codec)
@@ -75,7 +88,9 @@ def append_to_stream(
     schema = schema_of(connection, schema)
     if not batch.events:
         return verdict.check_stream(connection, stream_id, batch.expected_version, schema=schema)
-    return _append_batch(connection, batch, schema=schema).streams[0].version
+    missed = MissedEvents(codec) if fetch_missed else None
+    appended = append_batch(connection, batch, missed, schema=schema, positions=False)
+    return appended.streams[0].version
 
 
 def append(
@@ -85,13 +100,15 @@ def append(
     *,
     codec: PayloadCodec,
     schema: str | None,
+    fetch_missed: bool,
 ) -> AppendResult:
     """Append to several streams, all or nothing, if those of ``require`` are as they should be."""
     batches = encode_batches(appends, require, codec)
     connection = connection_of(session)
     schema = schema_of(connection, schema)
     if len(batches) == 1 and batches[0].events:
-        return _append_batch(connection, batches[0], schema=schema)
+        missed = MissedEvents(codec) if fetch_missed else None
+        return append_batch(connection, batches[0], missed, schema=schema)
     if not any(batch.events for batch in batches):
         checked = verdict.check_streams(connection, batches, schema=schema)
         return AppendResult(checked[: len(appends)])
@@ -99,27 +116,39 @@ def append(
     return AppendResult(result.streams[: len(appends)], result.already_appended)
 
 
-def _append_batch(
-    connection: Connection, batch: EncodedBatch, *, schema: str | None
+def append_batch(
+    connection: Connection,
+    batch: EncodedBatch,
+    missed: MissedEvents | None = None,
+    *,
+    schema: str | None,
+    positions: bool = True,
 ) -> AppendResult:
-    """Write one batch by one statement; if it can't, find out why, or do it behind a lock."""
-    appended = _try(connection, batch, schema=schema)
+    """Write one batch by one statement; if it can't, find out why, or do it behind a lock.
+
+    ``missed``: someone wants them with a conflict; ``positions``: someone wants to know them.
+    """
+    appended = _try(connection, batch, schema=schema, positions=positions)
     if appended is not None:
         return AppendResult((appended,))
+    if missed is not None:
+        missed.refuse_late(connection, batch, schema=schema)
     known = verdict.judge(connection, [batch], schema=schema)
     return known or _append_under_lock(connection, [batch], schema=schema)
 
 
 def _try(
-    connection: Connection, batch: EncodedBatch, *, schema: str | None
+    connection: Connection, batch: EncodedBatch, *, schema: str | None, positions: bool
 ) -> AppendedStream | None:
     """Write the batch if nothing speaks against it; None if nothing was written."""
-    if is_autocommit(connection):
-        try:
-            return _write(connection, batch, schema=schema, skip_known=False)
-        except IntegrityError:
-            return None  # the statement was a transaction of its own
-    return _write(connection, batch, schema=schema, skip_known=True)
+    if not is_autocommit(connection):
+        return _write(connection, batch, schema=schema, clash=_Clash.PASSED_OVER)
+    try:
+        if isinstance(batch.expected_version, int) and not positions:
+            return _write_at(connection, batch, batch.expected_version, schema=schema)
+        return _write(connection, batch, schema=schema, clash=_Clash.ENDS_STATEMENT)
+    except IntegrityError:
+        return None  # the statement was a transaction of its own
 
 
 def _append_under_lock(
@@ -136,7 +165,7 @@ def _append_under_lock(
                 return known
             written = []
             for batch in batches:
-                appended = _write(connection, batch, schema=schema, skip_known=False)
+                appended = _write(connection, batch, schema=schema, clash=_Clash.RAISED)
                 if appended is None:
                     # Only an id that was committed to another stream meanwhile stops it here.
                     verdict.judge(connection, batches, schema=schema)
@@ -156,45 +185,56 @@ def _append_under_lock(
 
 
 def _write(
-    connection: Connection, batch: EncodedBatch, *, schema: str | None, skip_known: bool
+    connection: Connection, batch: EncodedBatch, *, schema: str | None, clash: _Clash
 ) -> AppendedStream | None:
-    """Run the append statement; None if it stopped before the first write.
-
-    ``skip_known`` says what happens to an event whose id or version another transaction has
-    committed since the statement began: it is passed over and taken back here, where an error
-    would abort the caller's transaction; otherwise the constraint's error is raised.
-    """
+    """Run the append statement; None if nothing was written."""
     if not batch.events:
         version = verdict.check_stream(
             connection, batch.stream_id, batch.expected_version, schema=schema
         )
         return AppendedStream(batch.stream_id, version, ())
-    count = len(batch.events)
-    exact = isinstance(batch.expected_version, int)
-    values = {"stream_id": batch.stream_id, "event_count": count, "events": rows_of(batch)}
-    if exact:
-        values["expected"] = batch.expected_version
-    statement = _append_statement(
-        exact=exact,
-        creates=batch.expected_version in (0, ANY),
-        keyed=batch.keyed,
-        skip_known=skip_known,
-    )
-    row = run(connection, statement, values, schema=schema).one()
-    version, positions = row.version, row.positions or ()
-    if version is None:
+    shape, values = _shape_and_values(batch, clash)
+    rows = run(connection, _append_statement(shape), values, schema=schema).all()
+    if not rows:
         return None
+    version = rows[0].version
+    # Within a stream, positions rise with versions.
+    positions = sorted(row.position for row in rows if row.position is not None)
+    count = len(batch.events)
     if len(positions) == count:
         return AppendedStream(batch.stream_id, version, tuple(positions))
     if positions:
         _refuse_half_written(connection, batch, version - count, schema=schema)
-    run(
-        connection,
-        _take_back(),
-        {"stream_id": batch.stream_id, "event_count": count},
-        schema=schema,
-    )
+    values = {"stream_id": batch.stream_id, "event_count": count}
+    run(connection, _take_back(), values, schema=schema)
     return None
+
+
+def _write_at(
+    connection: Connection, batch: EncodedBatch, expected: int, *, schema: str | None
+) -> AppendedStream | None:
+    """Do the same in AUTOCOMMIT without asking back: how many rows there are says it all."""
+    shape, values = _shape_and_values(batch, _Clash.ENDS_STATEMENT)
+    written = run(connection, _recording_statement(shape), values, schema=schema).rowcount
+    return AppendedStream(batch.stream_id, expected + written, ()) if written else None
+
+
+def _shape_and_values(batch: EncodedBatch, clash: _Clash) -> tuple[_Shape, dict[str, Any]]:
+    count = len(batch.events)
+    exact = isinstance(batch.expected_version, int)
+    keyed = batch.keyed
+    single = count == 1 and not keyed
+    shape = _Shape(
+        exact=exact,
+        creates=batch.expected_version in (0, ANY),
+        keyed=keyed,
+        single=single,
+        clash=clash,
+    )
+    values: dict[str, Any] = {"stream_id": batch.stream_id, "event_count": count}
+    if exact:
+        values["expected"] = batch.expected_version
+    return shape, values | (values_of_one(batch) if single else {"events": rows_of(batch)})
 
 
 def _refuse_half_written(
@@ -211,94 +251,135 @@ def _refuse_half_written(
     raise error
 
 
-@cache
-def _append_statement(*, exact: bool, creates: bool, keyed: bool, skip_known: bool) -> Select[Any]:
-    """Fence, then the stream's row, then the events: each fed by the one before.
+class _Clash(Enum):
+    """What happens to an event whose id or version another transaction has committed meanwhile."""
 
-    ``exact``: a version is expected; ``creates``: the stream may be new; ``keyed``: some event
-    has an idempotency key. A statement without a part that it doesn't need is quicker.
-    """
+    #: It is passed over and taken back, since an error would abort the caller's transaction.
+    PASSED_OVER = auto()
+    #: The constraint's error is raised inside a transaction.
+    RAISED = auto()
+    #: The constraint's error ends the statement, which is a transaction of its own.
+    ENDS_STATEMENT = auto()
+
+
+class _Shape(NamedTuple):
+    """What an append needs: a statement without a part that it doesn't need is quicker."""
+
+    exact: bool  #: a version is expected
+    creates: bool  #: the stream may be new
+    keyed: bool  #: some event has an idempotency key
+    single: bool  #: one event, without a key
+    clash: _Clash
+
+
+@cache
+def _append_statement(shape: _Shape) -> Select[Any]:
+    """Select the new version, beside each position; no row if the stream didn't move."""
+    opened, recording = _opened_and_recording(shape)
+    if shape.clash is _Clash.PASSED_OVER:
+        recording = recording.on_conflict_do_nothing()
+    recorded = recording.returning(events_table.c.sequence_number).cte("recorded")
+    return _named_first(
+        shape,
+        select(opened.c.version, recorded.c.sequence_number.label("position")).select_from(
+            opened.outerjoin(recorded, true())
+        ),
+    )
+
+
+@cache
+def _recording_statement(shape: _Shape) -> postgresql.Insert:
+    """Insert the events; none if the stream didn't move."""
+    return _named_first(shape, _opened_and_recording(shape)[1])
+
+
+def _opened_and_recording(shape: _Shape) -> tuple[CTE, postgresql.Insert]:
+    """Fence, then the stream's row, then the events: each fed by the one before."""
     stream_id = parameter("stream_id", String)
     event_count = parameter("event_count", BigInteger)
-    rows = incoming()
-    fence = writer_lock()
-    seen = (
-        select(streams_table.c.version)
-        .where(streams_table.c.stream_id == stream_id, streams_table.c.version > 0)
-        .cte("seen")
-    )
-    expected = (
-        parameter("expected", BigInteger)
-        if exact
-        # A literal column: SQLAlchemy 2.0 doesn't look for constants inside ON CONFLICT.
-        else func.coalesce(select(seen.c.version).scalar_subquery(), literal_column("0"))
-    )
-    may_write = [
-        fence.c.held,
-        ~verdict.knows_an_id(rows),
-    ]
-    if keyed:
+    rows = None if shape.single else incoming()
+    may_write = [lock_of_writer(for_statement=shape.clash is _Clash.ENDS_STATEMENT)]
+    # A single one can be taken back as a whole; of several, a part could go in.
+    if rows is not None and shape.clash is not _Clash.ENDS_STATEMENT:
+        may_write.append(~verdict.knows_an_id(rows))
+    if rows is not None and shape.keyed:
         may_write.append(~verdict.knows_a_key(rows))
-    if not creates:
-        may_write.append(select(seen.c.version).exists())
-    opening = postgresql.insert(streams_table).from_select(
-        ["stream_id", "version"], select(stream_id, event_count).where(*may_write)
+    if not shape.creates:
+        may_write.append(select(_seen().c.version).exists())
+    opened = move_streams(
+        select(stream_id, event_count).select_from(SEQUENCE).where(*may_write),
+        is_expected=streams_table.c.version == _expected(exact=shape.exact),
     )
-    opened = (
+    first = opened.c.version - event_count
+    if rows is None:
+        events = select(*incoming_one(), stream_id, opened.c.version).select_from(opened)
+    else:
+        events = (
+            select(*(rows.c[name] for name in STORED), stream_id, first + rows.c.ordinal)
+            .select_from(opened.join(rows, true()))
+            # Numbers are drawn in this order.
+            .order_by(rows.c.ordinal)
+        )
+    recording = postgresql.insert(events_table).from_select(
+        [*STORED, "stream_id", "event_version"], events
+    )
+    return opened, recording
+
+
+def _expected(*, exact: bool) -> ColumnElement[int]:
+    """Return the version to which the stream is held."""
+    if exact:
+        return parameter("expected", BigInteger)
+    # A literal column: SQLAlchemy 2.0 doesn't look for constants inside ON CONFLICT.
+    return func.coalesce(select(_seen().c.version).scalar_subquery(), literal_column("0"))
+
+
+def move_streams(proposed: SelectBase, *, is_expected: ColumnElement[bool]) -> CTE:
+    """Return the CTE ``opened``: the streams that were as expected, at their new versions.
+
+    ``proposed`` gives each stream's id and how many events it gets.
+    """
+    opening = postgresql.insert(streams_table).from_select(["stream_id", "version"], proposed)
+    is_placeholder = streams_table.c.version == literal_column("0")
+    return (
         opening.on_conflict_do_update(
             index_elements=[streams_table.c.stream_id],
             # Citus refuses volatile functions here; the row that was proposed has the time.
             set_={
                 "version": streams_table.c.version + opening.excluded.version,
                 "updated_at": opening.excluded.updated_at,
+                # A row at version 0 only served as a lock; the stream begins now.
+                "created_at": case(
+                    (is_placeholder, opening.excluded.created_at),
+                    else_=streams_table.c.created_at,
+                ),
             },
-            where=streams_table.c.deleted_at.is_(None) & (streams_table.c.version == expected),
+            where=streams_table.c.deleted_at.is_(None) & is_expected,
         )
-        .returning(streams_table.c.version)
+        .returning(streams_table.c.stream_id, streams_table.c.version)
         .cte("opened")
     )
-    recording = postgresql.insert(events_table).from_select(
-        [
-            "event_id",
-            "stream_id",
-            "aggregate_id",
-            "aggregate_type",
-            "event_type",
-            "event_data",
-            "event_version",
-            "occurred_at",
-            "metadata",
-        ],
-        select(
-            rows.c.event_id,
-            stream_id,
-            rows.c.aggregate_id,
-            rows.c.aggregate_type,
-            rows.c.event_type,
-            rows.c.event_data,
-            opened.c.version - event_count + rows.c.ordinal,
-            rows.c.occurred_at,
-            rows.c.metadata,
+
+
+@cache
+def _seen() -> CTE:
+    """Return the CTE ``seen``: the stream's version in the statement's snapshot."""
+    return (
+        select(streams_table.c.version)
+        .where(
+            streams_table.c.stream_id == parameter("stream_id", String),
+            streams_table.c.version > 0,
         )
-        .select_from(opened.join(rows, true()))
-        # Numbers are drawn in this order.
-        .order_by(rows.c.ordinal),
+        .cte("seen")
     )
-    if skip_known:
-        recording = recording.on_conflict_do_nothing()
-    recorded = recording.returning(
-        events_table.c.sequence_number, events_table.c.event_version
-    ).cte("recorded")
-    statement = select(
-        select(opened.c.version).scalar_subquery().label("version"),
-        select(
-            func.array_agg(aggregate_order_by(recorded.c.sequence_number, recorded.c.event_version))
-        )
-        .scalar_subquery()
-        .label("positions"),
-    )
-    # Named first: inside ON CONFLICT, SQLAlchemy renders tables without their schema.
-    return statement if exact and creates else statement.add_cte(seen)
+
+
+def _named_first(shape: _Shape, statement: _S) -> _S:
+    """Name ``seen`` before it is used inside ON CONFLICT.
+
+    There, SQLAlchemy renders tables without their schema.
+    """
+    return statement if shape.exact and shape.creates else statement.add_cte(_seen())
 
 
 @cache

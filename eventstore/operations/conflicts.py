@@ -46,6 +46,16 @@ def translate(error: DBAPIError, connection: Connection) -> EventStoreError | No
     return None
 
 
+def translate_at_commit(error: DBAPIError) -> EventStoreError | None:
+    """Return our error for one that a commit has met, where nothing need be of our tables."""
+    sqlstate = sqlstate_of(error)
+    if sqlstate in (SERIALIZATION_FAILURE, _DEADLOCK_DETECTED):
+        return TransactionConflict(sqlstate)
+    if sqlstate in _SERVER_GONE or error.connection_invalidated:
+        return ConnectionUnusable(sqlstate or _CONNECTION_FAILURE)
+    return None
+
+
 def sqlstate_of(error: DBAPIError) -> str | None:
     """Return the five characters that PostgreSQL gives each kind of error."""
     sqlstate = getattr(error.orig, "sqlstate", None)

@@ -49,7 +49,7 @@ from eventstore.operations.statements import run
 from eventstore.operations.transactions import is_autocommit
 
 if TYPE_CHECKING:
-    from sqlalchemy import CTE, ColumnElement, Connection
+    from sqlalchemy import ColumnElement, Connection
 
 #: Keys are 32 bits wide and compared modulo this.
 _KEY_SPACE: Final = 2**32
@@ -62,7 +62,7 @@ _TWO_KEYS: Final = 2
 
 # A sequence is read like a table, without regard to any snapshot. It stands in a MetaData of its
 # own: there is nothing to create.
-_SEQUENCE: Final = Table(
+SEQUENCE: Final = Table(
     POSITION_SEQUENCE,
     MetaData(),
     Column("last_value", BigInteger),
@@ -78,25 +78,26 @@ class Mark(NamedTuple):
     head: int  #: the last number that the sequence has handed out
 
 
-def writer_lock() -> CTE:
-    """Return the CTE ``fence``: one row, whose ``held`` is true once the lock is held.
+def lock_of_writer(*, for_statement: bool) -> ColumnElement[bool]:
+    """Return the condition on a row of :data:`SEQUENCE` that is true once the lock is held.
 
-    Whoever draws a number must depend on that row. The lock is taken once a transaction: a
-    transaction-local setting says that it is held, and goes back together with the lock when a
-    savepoint is rolled back. Ten thousand appends in one transaction fill no lock table.
+    Whoever draws a number must depend on a row that has passed it. In a transaction the lock is
+    taken once: a transaction-local setting says that it is held, and goes back together with the
+    lock when a savepoint is rolled back. Ten thousand appends in one transaction fill no lock
+    table. ``for_statement`` leaves the setting out: a statement that is a transaction of its own
+    has no use for it.
     """
-    sequence = _sequence_state().subquery("numbers")
-    setting = literal("eventstore.fence_").concat(cast(sequence.c.oid, Text))
-    held = case(
-        (func.current_setting(setting, literal(True)) == literal("held"), literal(True)),
-        else_=(
-            func.pg_advisory_xact_lock_shared(
-                cast(sequence.c.oid, Integer), _low_32_bits(sequence.c.last_number)
-            ).is_not(None)
-        )
-        & (func.set_config(setting, literal("held"), literal(True)).is_not(None)),
+    oid, last_number = _sequence_state()
+    taken = func.pg_advisory_xact_lock_shared(cast(oid, Integer), _low_32_bits(last_number)).is_not(
+        None
     )
-    return select(held.label("held")).cte("fence").prefix_with("MATERIALIZED")
+    if for_statement:
+        return taken
+    setting = literal("eventstore.fence_").concat(cast(oid, Text))
+    return case(
+        (func.current_setting(setting, literal(True)) == literal("held"), literal(True)),
+        else_=taken & func.set_config(setting, literal("held"), literal(True)).is_not(None),
+    )
 
 
 def read_mark(connection: Connection, schema: str | None) -> Mark:
@@ -124,7 +125,12 @@ def read_mark(connection: Connection, schema: str | None) -> Mark:
 @cache
 def _mark_statement() -> Select[Any]:
     """(1) and (2) in one statement: the locks are compared with the head, so it is read first."""
-    head = _sequence_state().cte("head").prefix_with("MATERIALIZED")
+    oid, last_number = _sequence_state()
+    head = (
+        select(oid.label("oid"), last_number.label("last_number"))
+        .cte("head")
+        .prefix_with("MATERIALIZED")
+    )
     locks = table(
         "pg_locks",
         *(column(name) for name in ("locktype", "mode", "granted", "pid")),
@@ -164,12 +170,10 @@ def _mark_statement() -> Select[Any]:
     )
 
 
-def _sequence_state() -> Select[Any]:
-    """Select the sequence's oid and the last number that it has handed out."""
-    return select(
-        _SEQUENCE.c.tableoid.label("oid"),
-        (_SEQUENCE.c.last_value - case((_SEQUENCE.c.is_called, 0), else_=1)).label("last_number"),
-    )
+def _sequence_state() -> tuple[ColumnElement[int], ColumnElement[int]]:
+    """Return the sequence's oid, and the last number that it has handed out."""
+    last_number = SEQUENCE.c.last_value - case((SEQUENCE.c.is_called, 0), else_=1)
+    return SEQUENCE.c.tableoid, last_number
 
 
 def _low_32_bits(number: ColumnElement[int]) -> ColumnElement[int]:

@@ -7,8 +7,9 @@ JSON text and are decoded once, into their type.
 
 from __future__ import annotations
 
+from datetime import UTC
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
@@ -24,13 +25,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from eventstore.errors import StreamDeleted
-from eventstore.events import recorded
 from eventstore.models import events_table, streams_table
 from eventstore.operations.fence import read_mark
-from eventstore.operations.statements import parameter, run
+from eventstore.operations.statements import fetch, parameter
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
-from eventstore.payloads import SCHEMA_VERSION_MARK, decode_metadata, payload_type
+from eventstore.reading import EMPTY_PAGE, Page
+from eventstore.recorded import collector_paused, recorded, undecoded_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,26 +39,23 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
+    from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope
     from eventstore.reading import EventFilter, FeedCursor, StreamCursor
-    from eventstore.registry import PayloadCodec
+    from eventstore.recorded import Decoder
 
 
 def read_stream_page(
     session: Session,
     stream_id: str,
     cursor: StreamCursor,
-    as_type: Any,
+    decoder: Decoder,
     *,
-    codec: PayloadCodec,
     schema: str | None,
-) -> list[AnyEnvelope]:
-    """Return what the next stored events of a stream say, and move the cursor behind them.
-
-    Raises :class:`StreamDeleted` unless the cursor allows it.
-    """
+) -> Page:
+    """Return the next events of a stream; raise :class:`StreamDeleted` unless that was allowed."""
     connection = connection_of(session)
-    rows = run(
+    rows = fetch(
         connection,
         _stream_page(backward=cursor.backward),
         {
@@ -67,17 +65,15 @@ def read_stream_page(
             "limit": cursor.limit,
         },
         schema=schema_of(connection, schema),
-    ).all()
+    )
     if not rows:
-        cursor.passed(rows)
-        return []
-    deleted_at = zoned(rows[0].deleted_at)
+        return EMPTY_PAGE
+    deleted_at = zoned(rows[0][_DELETED_AT])
     if deleted_at is not None and not cursor.include_deleted:
         raise StreamDeleted(stream_id, deleted_at)
-    if rows[0].event_id is None:
-        rows = []  # the stream has no event in the range, but a state
-    cursor.passed(rows)
-    return _envelopes(rows, as_type, codec)
+    if rows[0][EVENT_ID] is None:
+        return EMPTY_PAGE  # the stream has no event in the range, but a state
+    return _page(rows, decoder, frozenset(), rows[-1][EVENT_VERSION])
 
 
 def read_feed_position(session: Session, *, schema: str | None) -> int:
@@ -90,38 +86,43 @@ def read_feed_page(
     session: Session,
     cursor: FeedCursor,
     filters: EventFilter | None,
+    decoder: Decoder,
     *,
-    codec: PayloadCodec,
     schema: str | None,
-) -> list[AnyEnvelope]:
-    """Return what the next stored events of the feed that match say, up to the cursor's bound.
-
-    The cursor is moved behind all that are stored, whatever they have become.
-    """
+) -> Page:
+    """Return the next events of the feed that match, none of them behind the cursor's bound."""
     connection = connection_of(session)
     values: dict[str, Any] = {
         "after": cursor.position,
         "until": cursor.until,
         "limit": cursor.limit,
     }
-    given = _filter_values(filters, codec)
-    rows = run(
+    codec = decoder.codec
+    given = filter_values(filters, codec)
+    rows = fetch(
         connection,
         _feed_page(tuple(given)),
         values | given,
         schema=schema_of(connection, schema),
-    ).all()
-    cursor.passed(rows)
+    )
+    if not rows:
+        return EMPTY_PAGE
     wanted = codec.current_types(filters.event_types) if filters else frozenset()
-    return _envelopes(rows, None, codec, wanted)
+    return _page(rows, decoder, wanted, rows[-1][_SEQUENCE_NUMBER])
 
 
-def _envelopes(
-    rows: Iterable[Any], as_type: Any, codec: PayloadCodec, wanted: frozenset[str] = frozenset()
+def _page(rows: list[Any], decoder: Decoder, wanted: frozenset[str], last: int) -> Page:
+    with collector_paused():
+        return Page(envelopes(rows, decoder, wanted), len(rows), last)
+
+
+def envelopes(
+    rows: Iterable[Any], decoder: Decoder, wanted: frozenset[str] = frozenset()
 ) -> list[AnyEnvelope]:
-    """Return the events of rows that begin with :func:`_columns`; of one row, none or several."""
-    decode = codec.decode if as_type is None else payload_type(as_type).decode
-    evolved = codec.evolved
+    """Return the events of rows that begin with :func:`event_columns`.
+
+    Of one row, none or several; none of another type than those ``wanted``, if any are named.
+    """
     return [
         recorded(
             {
@@ -134,8 +135,8 @@ def _envelopes(
                 "event_data": payload,
                 "event_version": event_version,
                 "sequence_number": sequence_number,
-                "occurred_at": zoned(occurred_at),
-                "metadata": decode_metadata(event_type, metadata),
+                "occurred_at": occurred_at.replace(tzinfo=UTC),  # as zoned(), without the call
+                "metadata": undecoded_metadata(event_type, metadata),
             }
         )
         for (
@@ -151,16 +152,21 @@ def _envelopes(
             stored_metadata,
             *_,
         ) in rows
-        for event_type, payload, metadata in (
-            codec.decode_recorded(stored_type, event_data, stored_metadata, wanted)
-            if as_type is None
-            and (stored_type in evolved or SCHEMA_VERSION_MARK in stored_metadata)
-            else [(stored_type, decode(stored_type, event_data), stored_metadata)]
+        for event_type, payload, metadata in decoder.today(
+            stored_type, event_data, stored_metadata, wanted
         )
     ]
 
 
-def _columns() -> list[ColumnElement[Any]]:
+# The places of columns in a row.
+EVENT_ID: Final = 0
+EVENT_VERSION: Final = 6
+_SEQUENCE_NUMBER: Final = 7
+_DELETED_AT: Final = -1
+
+
+def event_columns() -> list[ColumnElement[Any]]:
+    """Return the columns of events as :func:`envelopes` takes them."""
     return [
         events_table.c.event_id,
         events_table.c.stream_id,
@@ -180,7 +186,7 @@ def _stream_page(*, backward: bool) -> Select[Any]:
     """The stream's state beside a page of its events: one round trip tells both."""
     version = events_table.c.event_version
     page = (
-        select(*_columns())
+        select(*event_columns())
         .where(
             events_table.c.stream_id == streams_table.c.stream_id,
             version.between(parameter("lowest", BigInteger), parameter("highest", BigInteger)),
@@ -201,9 +207,9 @@ def _stream_page(*, backward: bool) -> Select[Any]:
 def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     """A page of the feed by the primary key: no filter ever makes it sort what lies behind."""
     position = events_table.c.sequence_number
-    conditions = _filter_conditions()
+    conditions = filter_conditions()
     return (
-        select(*_columns())
+        select(*event_columns())
         .where(
             position > parameter("after", BigInteger),
             position <= parameter("until", BigInteger),
@@ -214,7 +220,8 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     )
 
 
-def _filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str, Any]:
+def filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str, Any]:
+    """Return the values of the conditions that ``filters`` sets, by the conditions' names."""
     if filters is None:
         return {}
     values = {
@@ -226,7 +233,8 @@ def _filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str
     return {name: value for name, value in values.items() if value}
 
 
-def _filter_conditions() -> dict[str, ColumnElement[bool]]:
+def filter_conditions() -> dict[str, ColumnElement[bool]]:
+    """Return what each part of a filter asks of an event, its value a parameter of that name."""
     return {
         "event_types": events_table.c.event_type
         == func.any(parameter("event_types", ARRAY(String))),

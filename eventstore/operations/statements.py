@@ -9,7 +9,6 @@ which SQLAlchemy's events and ``echo`` still see.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import BindParameter, bindparam
@@ -39,6 +38,11 @@ class _DriverSql:
         return values if self.names is None else tuple(values[name] for name in self.names)
 
 
+_texts: Final[dict[tuple[Any, ...], _DriverSql]] = {}
+#: A schema each tenant must not fill the memory.
+_MAX_TEXTS: Final = 4096
+
+
 def run(
     connection: Connection,
     statement: Executable,
@@ -51,7 +55,7 @@ def run(
     ``statement`` must be the same object at each call: its text is kept. Raises the typed error
     where PostgreSQL's has one; the parameters are kept out of every message.
     """
-    sql = _compile(statement, _dialect_key(connection), schema)
+    sql = _text_of(statement, connection.dialect, schema)
     try:
         return connection.exec_driver_sql(
             sql.text, sql.parameters(values), execution_options=_BUFFERED
@@ -65,39 +69,49 @@ def run(
         raise known from error
 
 
+def fetch(
+    connection: Connection,
+    statement: Executable,
+    values: Mapping[str, Any],
+    *,
+    schema: str | None,
+) -> list[Any]:
+    """Return the rows of :func:`run` as the driver gives them: plain tuples, in half the time."""
+    result = run(connection, statement, values, schema=schema)
+    cursor: Any = result.cursor
+    rows: list[Any] = cursor.fetchall()
+    result.close()
+    return rows
+
+
+def text_of(connection: Connection, statement: Executable, *, schema: str | None) -> str:
+    """Return the text that :func:`run` would send, for what wraps it: COPY."""
+    return _text_of(statement, connection.dialect, schema).text
+
+
 def parameter(name: str, type_: TypeEngine[T] | type[TypeEngine[T]]) -> BindParameter[T]:
     """Return a value that each call of :func:`run` gives under this name."""
     return bindparam(name, type_=type_, required=False)
 
 
-class _DialectKey:
-    """A dialect, equal to any other of its driver: they render the same text."""
-
-    __slots__ = ("dialect", "driver")
-
-    def __init__(self, dialect: Dialect) -> None:
-        self.dialect = dialect
-        self.driver = (type(dialect), dialect.paramstyle)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _DialectKey) and self.driver == other.driver
-
-    def __hash__(self) -> int:
-        return hash(self.driver)
+def _text_of(statement: Any, dialect: Dialect, schema: str | None) -> _DriverSql:
+    # What the text depends on: all dialects of one driver render the same.
+    key = statement, type(dialect), dialect.paramstyle, schema
+    text = _texts.get(key)
+    if text is None:
+        if len(_texts) >= _MAX_TEXTS:
+            _texts.clear()
+        text = _texts[key] = _compile(statement, dialect, schema)
+    return text
 
 
-def _dialect_key(connection: Connection) -> _DialectKey:
-    return _DialectKey(connection.dialect)
-
-
-@lru_cache(maxsize=4096)
-def _compile(statement: Any, key: _DialectKey, schema: str | None) -> _DriverSql:
+def _compile(statement: Any, dialect: Dialect, schema: str | None) -> _DriverSql:
     for element in visitors.iterate(statement):
         # Constants belong to the text; what is bound at each call has a name of ours.
         if isinstance(element, BindParameter) and element.unique:
             element.literal_execute = True
     compiled = statement.compile(
-        dialect=key.dialect,
+        dialect=dialect,
         schema_translate_map=None if schema is None else {None: schema},
         compile_kwargs={"render_postcompile": True},
         **({} if schema is None else {"render_schema_translate": True}),

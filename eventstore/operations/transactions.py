@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from eventstore.models import EventRecord
+from eventstore.operations.conflicts import translate_at_commit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +81,17 @@ def explicit_transaction(connection: Connection) -> Iterator[None]:
             connection.exec_driver_sql("ROLLBACK")
         raise
     connection.exec_driver_sql("COMMIT")
+
+
+def commit(session: Session) -> None:
+    """Commit a session of ours; a serialization failure may show only now, and is told by type."""
+    try:
+        session.commit()
+    except DBAPIError as error:
+        known = translate_at_commit(error)
+        if known is None:
+            raise
+        raise known from error
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""What tests need: the conformance suite for stores, and fixtures for those who use one."""
+"""What tests need: scenarios and races, fakes, fixtures, and the conformance suite for stores."""
 
 import pytest
 
-# The suite's asserts explain themselves in a third party's test run too.
-pytest.register_assert_rewrite("eventstore.testing.conformance")
+# Their asserts explain themselves in a third party's test run too.
+pytest.register_assert_rewrite("eventstore.testing.conformance", "eventstore.testing.scenarios")

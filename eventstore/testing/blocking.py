@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, StreamAppend, StreamAt
     from eventstore.events import AnyEnvelope
+    from eventstore.loading import LoadedStream
     from eventstore.protocols import AsyncEventStore, EventStore
     from eventstore.snapshots import AnySnapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -39,14 +40,42 @@ class BlockingEventStore:
         self._runner = runner
 
     def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int:
         """Append ``events`` and return the stream's version after them."""
-        return self._runner.run(self._store.append_to_stream(stream_id, expected_version, events))
+        return self._runner.run(
+            self._store.append_to_stream(
+                stream_id, expected_version, events, fetch_missed=fetch_missed
+            )
+        )
 
-    def append(self, *appends: StreamAppend, require: Sequence[StreamAt] = ()) -> AppendResult:
+    def append(
+        self,
+        *appends: StreamAppend,
+        require: Sequence[StreamAt] = (),
+        fetch_missed: bool = False,
+    ) -> AppendResult:
         """Append to several streams, all or nothing."""
-        return self._runner.run(self._store.append(*appends, require=require))
+        return self._runner.run(
+            self._store.append(*appends, require=require, fetch_missed=fetch_missed)
+        )
+
+    def load_stream(
+        self,
+        stream_id: str,
+        snapshot_type: str | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> LoadedStream:
+        """Return the stream's snapshot and the events after it."""
+        return self._runner.run(
+            self._store.load_stream(stream_id, snapshot_type, idempotency_key=idempotency_key)
+        )
 
     def read_stream(
         self, stream_id: str, options: ReadOptions = ReadOptions(), *, as_type: Any = None
@@ -60,12 +89,13 @@ class BlockingEventStore:
         max_count: int | None = None,
         *,
         filters: EventFilter | None = None,
+        as_type: Any = None,
         page_size: int = PAGE_SIZE,
-    ) -> Iterator[AnyEnvelope]:
+    ) -> Iterator[Any]:
         """Return an iterator over the feed."""
         return self._iterate(
             self._store.read_all_forward(
-                from_position, max_count, filters=filters, page_size=page_size
+                from_position, max_count, filters=filters, as_type=as_type, page_size=page_size
             )
         )
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from eventstore.errors import ConcurrencyConflict
-from eventstore.memory import AsyncInMemoryEventStore, InMemoryEventStore
+from eventstore.memory import InMemoryEventStore
+from eventstore.memory_aio import AsyncInMemoryEventStore
 from eventstore.protocols import AsyncEventStore, EventStore
 from eventstore.streams import ANY, NO_STREAM, ExpectedVersion
 from eventstore.testing.conformance import (
@@ -55,7 +56,7 @@ def test_the_twins_are_alike() -> None:
         for name, method in inspect.getmembers(InMemoryEventStore, inspect.isfunction)
         if not name.startswith("_")
     ]
-    assert len(public) == 9
+    assert len(public) == 10
     for name, method in public:
         twin = getattr(AsyncInMemoryEventStore, name)
         assert inspect.signature(method).parameters == inspect.signature(twin).parameters, name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
@@ -10,9 +10,11 @@ from sqlalchemy import text
 from eventstore import (
     ANY,
     NO_STREAM,
+    ConcurrencyConflict,
     EventFilter,
     EventMetadata,
     ReadOptions,
+    Snapshot,
     SqlAlchemyEventStore,
     StreamAppend,
     StreamAt,
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy.orm import Session, sessionmaker
+
+    from eventstore import EventEnvelope
 
 KNOWN = new_events(3)
 KEY = EventMetadata(idempotency_key="k")
@@ -40,6 +44,9 @@ OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
     "the newest events of a stream": lambda store: list(
         store.read_stream("big", ReadOptions(backward=True, max_count=10))
     ),
+    "the tail of a stream": lambda store: store.load_stream("big", "A", idempotency_key="k"),
+    "a conflict with what was missed": lambda store: with_missed(store, new_event()),
+    "a conflict of a key": lambda store: with_missed(store, new_event(key="new")),
     "the end of the feed": lambda store: list(store.read_all_forward(19_990)),
     "a filtered end of the feed": lambda store: list(
         store.read_all_forward(19_990, filters=EventFilter(event_types=["no such"]))
@@ -48,8 +55,17 @@ OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
 }
 
 
+def with_missed(store: SqlAlchemyEventStore, event: EventEnvelope[Any]) -> None:
+    with pytest.raises(ConcurrencyConflict) as caught:
+        store.append_to_stream("big", 19_990, [event], fetch_missed=True)
+    assert caught.value.missed is not None
+    assert len(caught.value.missed) == 10
+
+
 def fill(store: SqlAlchemyEventStore) -> None:
     store.append_to_stream("big", NO_STREAM, new_events(20_000))
+    data: dict[str, Any] = {}
+    store.save_snapshot(Snapshot(aggregate_id="big", aggregate_type="A", version=19_990, data=data))
     store.append_to_stream("known", NO_STREAM, KNOWN)
     store.append_to_stream("known", 3, [new_event({"n": 0}, metadata=KEY)])
 
@@ -88,10 +104,22 @@ def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
             for _ in ("the first time", "a retry"):
                 store.append_to_stream(f"by-ids-{number}", NO_STREAM, events)
                 store.append_to_stream(f"by-key-{number}", ANY, [new_event(key="x")])
+            for event in (new_event(), new_event(key="y")):
+                with pytest.raises(ConcurrencyConflict):
+                    store.append_to_stream(f"by-ids-{number}", 1, [event], fetch_missed=True)
+            store.load_stream(f"by-key-{number}", "A", idempotency_key="x")
             session.commit()
         fill(store)
         session.commit()
-        for name in ("append", "append with a key", "a retry by ids", "a retry by key"):
+        for name in (
+            "append",
+            "append with a key",
+            "a retry by ids",
+            "a retry by key",
+            "the tail of a stream",
+            "a conflict with what was missed",
+            "a conflict of a key",
+        ):
             OPERATIONS[name](store)
             assert scans_of_events(session) == 0, name
             session.commit()

@@ -52,6 +52,11 @@ def test_every_operation_keeps_to_its_schema(empty: Engine, schema: str) -> None
             StreamAppend("t", NO_STREAM, [new_event()]), require=[StreamAt("u", NO_STREAM)]
         )
         store.save_snapshot(Snapshot(aggregate_id="s", aggregate_type="A", version=2, data={}))
+        with pytest.raises(ConcurrencyConflict) as caught:
+            store.append_to_stream("s", 1, [new_event()], fetch_missed=True)
+        assert len(caught.value.missed or ()) == 1
+        loaded = store.load_stream("s", "A", idempotency_key="k")
+        assert (loaded.snapshot is None, loaded.version, loaded.recorded) == (False, 2, (1, 2))
         store.delete_stream("t")
         store.restore_stream("t")
         session.commit()

@@ -5,10 +5,13 @@ What is accepted must stay accepted, and what is revealed here is what users' ed
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, assert_type
 
 from pydantic import BaseModel
+from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -17,26 +20,48 @@ from eventstore import (
     ANY,
     NO_STREAM,
     STREAM_EXISTS,
+    Aggregate,
+    AggregateType,
+    AnyPolicy,
     AppendResult,
     AsyncEventStore,
     AsyncInMemoryEventStore,
+    AsyncRepository,
     AsyncSqlAlchemyEventStore,
     ConcurrencyConflict,
+    DecidedAggregate,
+    Decider,
     EventEnvelope,
     EventFilter,
     EventMetadata,
     EventRegistry,
     EventStore,
+    EveryEvents,
+    EveryInterval,
+    ImportProgress,
     InMemoryEventStore,
+    LoadedStream,
+    OnEvents,
+    Outcome,
     ReadOptions,
+    Repository,
+    Retries,
     Snapshot,
+    SnapshotPolicy,
+    Snapshots,
+    SnapshotTail,
     SqlAlchemyEventStore,
     StreamAppend,
     StreamAt,
     StreamInfo,
     UnknownPayload,
     Upcast,
+    applies,
+    causation,
+    caused_by,
 )
+from eventstore.testing.races import Race, Runner, pausing
+from eventstore.testing.scenarios import Scenario, given
 
 registry = EventRegistry()
 
@@ -148,9 +173,118 @@ async def async_context_manager(sessions: async_sessionmaker[AsyncSession]) -> N
         assert_type(store, AsyncSqlAlchemyEventStore)
 
 
+def bulk_import(sessions: sessionmaker[Session]) -> None:
+    engine = create_engine("postgresql+psycopg://")
+
+    def on_progress(progress: ImportProgress) -> None:
+        assert_type(progress.position, int)
+
+    done = eventstore.import_events(engine, [envelope], registry, on_progress=on_progress)
+    assert_type(done, ImportProgress)
+    feed = SqlAlchemyEventStore(sessions()).read_all_forward()
+    eventstore.import_events(sessions, feed, schema="copy", batch_size=500, keep_versions=True)
+    eventstore.import_events(engine, [], on_progress=print)
+    with open("events.jsonl", "wb") as file:  # noqa: PTH123 - never run
+        assert_type(eventstore.export_events(engine, file, on_progress=print), int)
+    assert_type(eventstore.exported_events([b"", ""]), Iterator[EventEnvelope[Any]])
+
+
 def facts_of_an_error(error: ConcurrencyConflict) -> None:
     assert_type(error.actual, int)
     assert_type(error.stream_id, str)
+    assert_type(error.missed, tuple[EventEnvelope[Any], ...] | None)
+
+
+class Cart(Aggregate):
+    count: int = 0
+
+    def place(self, order_id: str) -> None:
+        self.record(OrderPlaced(order_id=order_id))
+
+    @applies(OrderPlaced)
+    def _placed(self, event: OrderPlaced) -> None:
+        self.count += 1
+
+    @applies(Order, OrderPlaced)
+    def _noted(self, event: Order | OrderPlaced) -> None: ...
+
+
+class Place(BaseModel):
+    order_id: str
+
+
+def decide(command: Place, state: int) -> list[OrderPlaced]:
+    return [OrderPlaced(order_id=command.order_id)]
+
+
+def evolve(state: int, event: OrderPlaced) -> int:
+    return state + 1
+
+
+class Never:
+    def wants(self, tail: SnapshotTail) -> bool:
+        return False
+
+
+decider = Decider(initial=0, decide=decide, evolve=evolve)
+assert_type(decider, Decider[Place, int, OrderPlaced])
+never: SnapshotPolicy = Never()
+policy = AnyPolicy(never, EveryEvents(3), EveryInterval(timedelta(days=1)), OnEvents(OrderPlaced))
+carts = AggregateType("cart", Cart, snapshots=Snapshots(policy))
+counts = AggregateType(
+    "cart", decider, stream_id=str.upper, snapshots=Snapshots(policy, state_type=int)
+)
+assert_type(carts, AggregateType[Callable[[Cart], object], Cart])
+assert_type(counts, AggregateType[Place, DecidedAggregate[Place, int, OrderPlaced]])
+
+
+def repositories(store: EventStore, sessions: sessionmaker[Session]) -> None:
+    objects = Repository(store, carts)
+    assert_type(objects.load("1"), Cart)
+    assert_type(objects.execute("1", lambda cart: cart.place("7")), Outcome[Cart])
+    assert_type(objects.save(objects.begin("2"), objects.load("1")), AppendResult)
+    assert_type(objects.changes(objects.load("1")), StreamAppend)
+    decided = Repository(lambda: eventstore.event_store(sessions, registry), counts)
+    outcome = decided.execute("1", Place(order_id="7"), commutes=[OrderPlaced, "order-placed"])
+    assert_type(outcome.aggregate.state, int)
+    decided.execute("1", Place(order_id="7"), commutes=lambda missed: missed.event_version > 1)
+    Repository(store, counts, retries=Retries(attempts=3), sleep=print)
+    assert_type(store.load_stream("s", "cart", idempotency_key="k"), LoadedStream)
+
+
+async def async_repositories(
+    store: AsyncEventStore, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    objects = AsyncRepository(store, carts)
+    assert_type(await objects.load("1"), Cart)
+    assert_type(await objects.execute("1", lambda cart: cart.place("7")), Outcome[Cart])
+    decided = AsyncRepository(lambda: eventstore.async_event_store(sessions, registry), counts)
+    assert_type((await decided.load("1")).state, int)
+
+
+def context(event: EventEnvelope[Any]) -> None:
+    with causation(correlation_id="c", user_id="ann", tenant=7) as metadata:
+        assert_type(metadata, EventMetadata)
+    assert_type(caused_by(event), AbstractContextManager[EventMetadata])
+
+
+def testing(store: EventStore) -> None:
+    scenario = given(decider, OrderPlaced(order_id="1")).when(Place(order_id="2"))
+    assert_type(scenario, Scenario[Place, int])
+    scenario.then(OrderPlaced(order_id="2")).then_state(2).then_state(lambda count: count == 2)
+    given(Cart).when(lambda cart: cart.place("7")).then_raises(ValueError, match="7")
+    with Race() as race:
+        runner = race.enter(lambda point: pausing(store, point).append_to_stream("s", 0, []))
+        assert_type(runner, Runner[int])
+
+
+def domain_mistakes(store: EventStore, async_store: AsyncEventStore) -> None:
+    given(decider, Place(order_id="1"))  # type: ignore[misc]
+    Repository(store, counts).execute("1", OrderPlaced(order_id="1"))  # type: ignore[arg-type]
+    Repository(store, carts).execute("1", lambda cart: cart.plaec("7"))  # type: ignore[attr-defined]
+    Repository(async_store, carts)  # type: ignore[arg-type]
+    AggregateType("cart", object)  # type: ignore[type-var]
+    applies(OrderPlaced)(evolve)  # type: ignore[arg-type, type-var]
 
 
 def mistakes(store: SqlAlchemyEventStore) -> None:

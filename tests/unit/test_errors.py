@@ -32,12 +32,12 @@ from eventstore.streams import STREAM_EXISTS
 EXAMPLES: list[tuple[EventStoreError, dict[str, object], list[str]]] = [
     (
         ConcurrencyConflict(5, 7, "s-1"),
-        {"expected": 5, "actual": 7, "stream_id": "s-1"},
+        {"expected": 5, "actual": 7, "stream_id": "s-1", "missed": None},
         ["'s-1'", "at version 7", "5 was expected", "load it again"],
     ),
     (
         ConcurrencyConflict(STREAM_EXISTS, 0),
-        {"expected": STREAM_EXISTS, "actual": 0, "stream_id": ""},
+        {"expected": STREAM_EXISTS, "actual": 0, "stream_id": "", "missed": None},
         ["STREAM_EXISTS"],
     ),
     (StreamNotFound("s-1"), {"stream_id": "s-1"}, ["'s-1'", "NO_STREAM or ANY"]),

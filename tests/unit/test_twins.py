@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from eventstore import AsyncEventStore, AsyncSqlAlchemyEventStore, EventStore, SqlAlchemyEventStore
-from eventstore.memory import AsyncInMemoryEventStore, InMemoryEventStore
+from eventstore.memory import InMemoryEventStore
+from eventstore.memory_aio import AsyncInMemoryEventStore
 
 PAIRS: list[tuple[type[Any], type[Any]]] = [
     (SqlAlchemyEventStore, AsyncSqlAlchemyEventStore),
@@ -17,7 +18,7 @@ PAIRS: list[tuple[type[Any], type[Any]]] = [
 ]
 
 #: A protocol's overloads have no implementation whose signature could be compared.
-OVERLOADED = {"read_stream", "get_snapshot"}
+OVERLOADED = {"read_stream", "read_all_forward", "get_snapshot"}
 
 
 def operations(store: type[Any]) -> dict[str, Any]:

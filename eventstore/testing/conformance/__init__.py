@@ -41,6 +41,7 @@ from eventstore.testing.conformance.arguments import Arguments
 from eventstore.testing.conformance.deleting import Deleting
 from eventstore.testing.conformance.evolving import EvolvingTypes, first_deployment
 from eventstore.testing.conformance.feed import FeedReading
+from eventstore.testing.conformance.loading import Loading, Missed
 from eventstore.testing.conformance.payloads import Metadata, PlainPayloads, TypedPayloads
 from eventstore.testing.conformance.reading import StreamReading
 from eventstore.testing.conformance.retries import RetriesById, RetriesByKey
@@ -67,6 +68,8 @@ class _Suite(
     StreamReading,
     FeedReading,
     Snapshots,
+    Loading,
+    Missed,
     PlainPayloads,
     TypedPayloads,
     EvolvingTypes,

@@ -197,7 +197,8 @@ class ExpectedVersions:
         stream = new_stream()
         with pytest.raises(ConcurrencyConflict) as caught:
             judge(store, stream, expected)
-        assert _facts(caught.value) == {"expected": expected, "actual": 0, "stream_id": stream}
+        facts = {"expected": expected, "actual": 0, "stream_id": stream, "missed": None}
+        assert _facts(caught.value) == facts
         assert store.append_to_stream(stream, NO_STREAM, [noted("goes on")]) == 1
 
     @pytest.mark.parametrize("judge", _ALL)
@@ -214,7 +215,8 @@ class ExpectedVersions:
         stream = _stream_of_two(store)
         with pytest.raises(ConcurrencyConflict) as caught:
             judge(store, stream, expected)
-        assert _facts(caught.value) == {"expected": expected, "actual": 2, "stream_id": stream}
+        facts = {"expected": expected, "actual": 2, "stream_id": stream, "missed": None}
+        assert _facts(caught.value) == facts
         assert texts(store, stream) == ["one", "two"]
         assert store.append_to_stream(stream, 2, [noted("goes on")]) == 3
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from eventstore.appending import StreamAppend
 from eventstore.errors import SerializationError, UnknownEventType
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.streams import ANY, NO_STREAM
@@ -225,6 +226,23 @@ class TypedPayloads:
         assert [event.event_data for event in typed_store.read_stream(stream, as_type=dict)] == [
             {"owner": "ann", "limit": "10.50", "opened_on": "2024-02-29"}
         ]
+
+    def test_a_payload_may_stay_json(self, typed_store: EventStore) -> None:
+        stream = new_stream()
+        opened = EventEnvelope(aggregate_type="account", event_data=_OPENED)
+        typed_store.append_to_stream(stream, NO_STREAM, [opened])
+        (read,) = typed_store.read_stream(stream, as_type=bytes)
+        kept: bytes = read.event_data
+        assert json.loads(kept) == {"owner": "ann", "limit": "10.50", "opened_on": "2024-02-29"}
+
+    def test_the_feed_may_be_read_as_a_type(self, typed_store: EventStore) -> None:
+        stream = new_stream()
+        opened = EventEnvelope(aggregate_type="account", event_data=_OPENED)
+        (place,) = typed_store.append(StreamAppend(stream, NO_STREAM, [opened]))[stream].positions
+        (read,) = typed_store.read_all_forward(place - 1, 1, as_type=dict)
+        assert read.event_data == {"owner": "ann", "limit": "10.50", "opened_on": "2024-02-29"}
+        (raw,) = typed_store.read_all_forward(place - 1, 1, as_type=bytes)
+        assert json.loads(raw.event_data) == read.event_data
 
     def test_the_same_typed_batch_again(self, typed_store: EventStore) -> None:
         stream = new_stream()

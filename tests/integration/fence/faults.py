@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
-from sqlalchemy import CTE, Select, func, select, true
+from sqlalchemy import ColumnElement, Select, func, select, true
 
 from eventstore.operations import fence
 
@@ -23,10 +23,13 @@ _append: Final = importlib.import_module("eventstore.operations.append")
 @contextmanager
 def writers_without_lock() -> Iterator[None]:
     """Writers draw their numbers without a lock."""
-    _append._append_statement.cache_clear()
-    with patch.object(_append, "writer_lock", _no_lock):
+    statements = _append._append_statement, _append._recording_statement
+    for statement in statements:
+        statement.cache_clear()
+    with patch.object(_append, "lock_of_writer", _no_lock):
         yield
-    _append._append_statement.cache_clear()
+    for statement in statements:
+        statement.cache_clear()
 
 
 @contextmanager
@@ -43,13 +46,14 @@ FAULTS: Final[dict[str, Callable[[], AbstractContextManager[None]]]] = {
 }
 
 
-def _no_lock() -> CTE:
-    return select(true().label("held")).cte("fence")
+def _no_lock(*, for_statement: bool) -> ColumnElement[bool]:
+    return true()
 
 
 @cache
 def _head_as_mark() -> Select[Any]:
-    head = fence._sequence_state().subquery("head")
+    _, last_number = fence._sequence_state()
+    head = select(last_number.label("last_number")).subquery("head")
     return select(
         head.c.last_number.label("position"),
         head.c.last_number.label("head"),

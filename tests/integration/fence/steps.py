@@ -7,11 +7,11 @@ for themselves, is given to them: that splits each in two, and leaves the rest o
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from unittest.mock import patch
 from uuid import uuid4
 
-from sqlalchemy import BigInteger, Select, select, text
+from sqlalchemy import BigInteger, select, text
 from sqlalchemy.dialects.postgresql import OID
 
 from eventstore.operations import fence
@@ -26,15 +26,18 @@ _append: Final = importlib.import_module("eventstore.operations.append")
 _read: Final = importlib.import_module("eventstore.operations.read")
 
 
-def _given_state() -> Select[Any]:
-    oid: ColumnElement[Any] = parameter("oid", OID).label("oid")
-    last_number: ColumnElement[Any] = parameter("last_number", BigInteger).label("last_number")
-    return select(oid, last_number)
+def _given_state() -> tuple[ColumnElement[int], ColumnElement[int]]:
+    return parameter("oid", OID), parameter("last_number", BigInteger)
 
 
-READ_STATE: Final = fence._sequence_state()
+READ_STATE: Final = select(
+    *(
+        column.label(name)
+        for name, column in zip(("oid", "last_number"), fence._sequence_state(), strict=True)
+    )
+)
 with patch.object(fence, "_sequence_state", _given_state):
-    TAKE_LOCK: Final = select(fence.writer_lock().c.held)
+    TAKE_LOCK: Final = select(fence.lock_of_writer(for_statement=False))
     FIND_MARK: Final = fence._mark_statement.__wrapped__()
 LOCK_STREAM: Final = _append._lock_streams()
 READ_PAGE: Final = _read._feed_page(())
