@@ -1,4 +1,4 @@
-"""The three tables, declared once: the migrations are checked against them.
+"""The tables, declared once: the migrations are checked against them.
 
 Nothing names a schema here. A caller who names one gets it by ``schema_translate_map``; otherwise
 the tables are found on the session's search path.
@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
     Uuid,
     func,
@@ -31,7 +32,7 @@ STREAM_VERSION_KEY: Final = "uq_events_stream_id_event_version"
 #: The sequence that numbers the events; ``BIGSERIAL`` names it so.
 POSITION_SEQUENCE: Final = "events_sequence_number_seq"
 #: The revision of the schema that these models describe: the newest one in ``alembic/versions``.
-HEAD_REVISION: Final = "es0001"
+HEAD_REVISION: Final = "es0002"
 
 
 class Base(DeclarativeBase):
@@ -121,7 +122,65 @@ class SnapshotRecord(Base):
     created_at: Mapped[datetime]
 
 
+class SubscriptionRecord(Base):
+    """A partition of a subscription: how far it has come, and who works on it.
+
+    Its columns besides the key are no part of any index, so that a checkpoint is a HOT update
+    (PostgreSQL's README.HOT): no index is written, and old rows go without a vacuum.
+    """
+
+    __tablename__ = "subscriptions"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    partition: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    partitions: Mapped[int]  #: how many partitions the subscription has
+    checkpoint: Mapped[int]  #: every event up to here was scanned
+    owner: Mapped[str | None] = mapped_column(String(255))  #: the worker that holds the lease
+    epoch: Mapped[int] = mapped_column(server_default=text("0"))  #: rises with each new owner
+    lease_expires_at: Mapped[datetime | None]
+    marked_position: Mapped[int | None]  #: the event that is delivered by itself, if one is
+    attempts: Mapped[int] = mapped_column(server_default=text("0"))  #: to deliver that one
+    releases: Mapped[int] = mapped_column(server_default=text("0"))  #: of parked streams
+    version: Mapped[str | None] = mapped_column(String(255))  #: of what a projection makes
+    filter_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    last_error: Mapped[str | None] = mapped_column(Text)
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class SubscriptionWorkerRecord(Base):
+    """A worker that is there for a subscription, whether or not it has a partition of it."""
+
+    __tablename__ = "subscription_workers"
+
+    subscription: Mapped[str] = mapped_column(String(255), primary_key=True)
+    worker: Mapped[str] = mapped_column(String(255), primary_key=True)
+    expires_at: Mapped[datetime]
+
+
+class ParkedStreamRecord(Base):
+    """A stream that a subscription has taken aside, from the event on that can't be handled.
+
+    What follows in the stream queues behind it: those events stay where they are, in ``events``.
+    """
+
+    __tablename__ = "parked_streams"
+
+    subscription: Mapped[str] = mapped_column(String(255), primary_key=True)
+    stream_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    position: Mapped[int]
+    event_version: Mapped[int]
+    event_id: Mapped[UUID]
+    error: Mapped[str] = mapped_column(Text)
+    traceback: Mapped[str] = mapped_column(Text)
+    attempts: Mapped[int]
+    parked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 #: The tables, for statements; an ORM class does not tell a type checker that it has one.
 streams_table: Final = cast("Table", StreamRecord.__table__)
 events_table: Final = cast("Table", EventRecord.__table__)
 snapshots_table: Final = cast("Table", SnapshotRecord.__table__)
+subscriptions_table: Final = cast("Table", SubscriptionRecord.__table__)
+workers_table: Final = cast("Table", SubscriptionWorkerRecord.__table__)
+parked_table: Final = cast("Table", ParkedStreamRecord.__table__)

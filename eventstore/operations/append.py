@@ -42,6 +42,7 @@ from eventstore.batches import encode_batch, encode_batches, refuse_id_twice
 from eventstore.errors import ConcurrencyConflict, TransactionConflict
 from eventstore.models import EVENT_ID_KEY, STREAM_VERSION_KEY, events_table, streams_table
 from eventstore.operations import verdict
+from eventstore.operations.commits import announce
 from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
 from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.incoming import (
@@ -90,6 +91,7 @@ def append_to_stream(
         return verdict.check_stream(connection, stream_id, batch.expected_version, schema=schema)
     missed = MissedEvents(codec) if fetch_missed else None
     appended = append_batch(connection, batch, missed, schema=schema, positions=False)
+    announce(session, connection)
     return appended.streams[0].version
 
 
@@ -108,11 +110,14 @@ def append(
     schema = schema_of(connection, schema)
     if len(batches) == 1 and batches[0].events:
         missed = MissedEvents(codec) if fetch_missed else None
-        return append_batch(connection, batches[0], missed, schema=schema)
+        appended = append_batch(connection, batches[0], missed, schema=schema)
+        announce(session, connection)
+        return appended
     if not any(batch.events for batch in batches):
         checked = verdict.check_streams(connection, batches, schema=schema)
         return AppendResult(checked[: len(appends)])
     result = _append_under_lock(connection, batches, schema=schema)
+    announce(session, connection)
     return AppendResult(result.streams[: len(appends)], result.already_appended)
 
 

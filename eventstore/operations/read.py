@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope
+    from eventstore.operations.fence import Mark
     from eventstore.reading import EventFilter, FeedCursor, StreamCursor
     from eventstore.recorded import Decoder
 
@@ -78,8 +79,13 @@ def read_stream_page(
 
 def read_feed_position(session: Session, *, schema: str | None) -> int:
     """Return the position up to which the feed can be read now."""
+    return read_feed_mark(session, schema=schema).position
+
+
+def read_feed_mark(session: Session, *, schema: str | None) -> Mark:
+    """Return how far the feed can be read now, and its newest number."""
     connection = connection_of(session)
-    return read_mark(connection, schema_of(connection, schema)).position
+    return read_mark(connection, schema_of(connection, schema))
 
 
 def read_feed_page(
@@ -108,7 +114,7 @@ def read_feed_page(
     if not rows:
         return EMPTY_PAGE
     wanted = codec.current_types(filters.event_types) if filters else frozenset()
-    return _page(rows, decoder, wanted, rows[-1][_SEQUENCE_NUMBER])
+    return _page(rows, decoder, wanted, rows[-1][SEQUENCE_NUMBER])
 
 
 def _page(rows: list[Any], decoder: Decoder, wanted: frozenset[str], last: int) -> Page:
@@ -161,7 +167,7 @@ def envelopes(
 # The places of columns in a row.
 EVENT_ID: Final = 0
 EVENT_VERSION: Final = 6
-_SEQUENCE_NUMBER: Final = 7
+SEQUENCE_NUMBER: Final = 7
 _DELETED_AT: Final = -1
 
 

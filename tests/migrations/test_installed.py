@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 HOST_APP = Path(__file__).parent / "host_app"
-TABLES = {"events", "streams", "snapshots"}
+TABLES = {
+    "events",
+    "streams",
+    "snapshots",
+    "subscriptions",
+    "subscription_workers",
+    "parked_streams",
+}
 
 SCENARIO = """
 import sys

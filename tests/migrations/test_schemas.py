@@ -15,7 +15,15 @@ from eventstore.models import HEAD_REVISION
 if TYPE_CHECKING:
     from alembic.config import Config
 
-TABLES = {"events", "streams", "snapshots", "eventstore_alembic_version"}
+TABLES = {
+    "events",
+    "streams",
+    "snapshots",
+    "subscriptions",
+    "subscription_workers",
+    "parked_streams",
+    "eventstore_alembic_version",
+}
 ODD_NAMES = [
     "Orders",
     "two words",

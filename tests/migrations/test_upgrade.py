@@ -18,7 +18,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from eventstore import SchemaOutOfDate, migrate
 from eventstore.models import HEAD_REVISION
 
-TABLES = {"events", "streams", "snapshots"}
+TABLES = {
+    "events",
+    "streams",
+    "snapshots",
+    "subscriptions",
+    "subscription_workers",
+    "parked_streams",
+}
 Relations = Callable[[Connection], set[tuple[str, str]]]
 
 

@@ -1,0 +1,75 @@
+"""Subscriptions: their checkpoints and leases, their workers, and the streams that they parked.
+
+Revision: es0002, after es0001
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from alembic import op
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+revision = "es0002"
+down_revision = "es0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "subscriptions",
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("partition", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("partitions", sa.BigInteger(), nullable=False),
+        sa.Column("checkpoint", sa.BigInteger(), nullable=False),
+        sa.Column("owner", sa.String(255), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        _timestamp("lease_expires_at", nullable=True),
+        sa.Column("marked_position", sa.BigInteger(), nullable=True),
+        sa.Column("attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("releases", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("version", sa.String(255), nullable=True),
+        sa.Column("filter_fingerprint", sa.String(64), nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        _timestamp("updated_at", server_default=sa.func.now()),
+        sa.PrimaryKeyConstraint("name", "partition", name=op.f("pk_subscriptions")),
+    )
+    op.create_table(
+        "subscription_workers",
+        sa.Column("subscription", sa.String(255), nullable=False),
+        sa.Column("worker", sa.String(255), nullable=False),
+        _timestamp("expires_at"),
+        sa.PrimaryKeyConstraint("subscription", "worker", name=op.f("pk_subscription_workers")),
+    )
+    op.create_table(
+        "parked_streams",
+        sa.Column("subscription", sa.String(255), nullable=False),
+        sa.Column("stream_id", sa.String(255), nullable=False),
+        sa.Column("position", sa.BigInteger(), nullable=False),
+        sa.Column("event_version", sa.BigInteger(), nullable=False),
+        sa.Column("event_id", sa.Uuid(), nullable=False),
+        sa.Column("error", sa.Text(), nullable=False),
+        sa.Column("traceback", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.BigInteger(), nullable=False),
+        _timestamp("parked_at", server_default=sa.func.now()),
+        _timestamp("last_attempt_at", server_default=sa.func.now()),
+        sa.PrimaryKeyConstraint("subscription", "stream_id", name=op.f("pk_parked_streams")),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("parked_streams")
+    op.drop_table("subscription_workers")
+    op.drop_table("subscriptions")
+
+
+def _timestamp(
+    name: str, *, nullable: bool = False, server_default: sa.ColumnElement[datetime] | None = None
+) -> sa.Column[datetime]:
+    return sa.Column(
+        name, sa.DateTime(timezone=True), nullable=nullable, server_default=server_default
+    )

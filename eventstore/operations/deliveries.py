@@ -1,0 +1,208 @@
+"""Pages of the feed for a subscription: its partition's events, but those of parked streams."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy import BigInteger, Select, String, Text, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import BIT
+
+from eventstore.models import events_table, parked_table
+from eventstore.operations.read import (
+    EVENT_ID,
+    EVENT_VERSION,
+    SEQUENCE_NUMBER,
+    envelopes,
+    event_columns,
+    filter_conditions,
+    filter_values,
+)
+from eventstore.operations.statements import fetch, parameter, run
+from eventstore.operations.transactions import connection_of, schema_of
+from eventstore.recorded import Decoder, collector_paused
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import Session
+
+    from eventstore.codec import PayloadCodec
+    from eventstore.events import AnyEnvelope
+    from eventstore.reading import EventFilter
+
+_STREAM_ID = 1
+
+
+class StoredEvent:
+    """An event as it is stored: it can be named, even if it can't be decoded."""
+
+    __slots__ = ("_row",)
+
+    def __init__(self, row: tuple[Any, ...]) -> None:
+        self._row = row
+
+    @property
+    def event_id(self) -> UUID:
+        """The event's id."""
+        event_id: UUID = self._row[EVENT_ID]
+        return event_id
+
+    @property
+    def stream_id(self) -> str:
+        """The stream it belongs to."""
+        stream_id: str = self._row[_STREAM_ID]
+        return stream_id
+
+    @property
+    def version(self) -> int:
+        """Its place in the stream."""
+        version: int = self._row[EVENT_VERSION]
+        return version
+
+    @property
+    def position(self) -> int:
+        """Its place in the whole store."""
+        position: int = self._row[SEQUENCE_NUMBER]
+        return position
+
+    def decoded(self, codec: PayloadCodec, filters: EventFilter | None) -> list[AnyEnvelope]:
+        """Return what it says today; raises :class:`~eventstore.SerializationError`."""
+        wanted = codec.current_types(filters.event_types) if filters else frozenset()
+        return envelopes([self._row], Decoder(None, codec), wanted)
+
+
+class Slice(NamedTuple):
+    """Which part of the feed a partition of a subscription gets."""
+
+    subscription: str
+    partition: int
+    partitions: int
+    filters: EventFilter | None
+
+
+def read_slice(
+    session: Session,
+    part: Slice,
+    codec: PayloadCodec,
+    *,
+    after: int,
+    until: int,
+    limit: int,
+    idle_seconds: float,
+    schema: str | None,
+) -> list[StoredEvent]:
+    """Return the slice's next events between two positions, not those of parked streams.
+
+    From here to its end, the transaction may wait for its client for ``idle_seconds`` at a time:
+    the server ends one that was frozen, with its locks and its snapshot.
+    """
+    given = filter_values(part.filters, codec)
+    values = {
+        "subscription": part.subscription,
+        "after": after,
+        "until": until,
+        "limit": limit,
+        "idle_milliseconds": str(max(1, int(idle_seconds * 1000))),
+    }
+    if part.partitions > 1:
+        values |= {"partition": part.partition, "partitions": part.partitions}
+    return _stored(session, _slice(tuple(given), part.partitions > 1), values | given, schema)
+
+
+def limit_idle(session: Session, idle_seconds: float) -> None:
+    """Let the transaction wait for its client for this time, as :func:`read_slice` does."""
+    values = {"idle_milliseconds": str(max(1, int(idle_seconds * 1000)))}
+    run(connection_of(session), _limit(), values, schema=None)
+
+
+def read_parked_events(
+    session: Session,
+    stream_id: str,
+    filters: EventFilter | None,
+    codec: PayloadCodec,
+    *,
+    after: int,
+    until: int,
+    limit: int,
+    schema: str | None,
+) -> list[StoredEvent]:
+    """Return the next events of one stream that match, between two positions."""
+    given = filter_values(filters, codec)
+    values = {"stream_id": stream_id, "after": after, "until": until, "limit": limit}
+    return _stored(session, _stream(tuple(given)), values | given, schema)
+
+
+def _stored(
+    session: Session, statement: Select[Any], values: dict[str, Any], schema: str | None
+) -> list[StoredEvent]:
+    connection = connection_of(session)
+    with collector_paused():
+        rows = fetch(connection, statement, values, schema=schema_of(connection, schema))
+        return [StoredEvent(row) for row in rows]
+
+
+@cache
+def _slice(given: tuple[str, ...], partitioned: bool) -> Select[Any]:
+    conditions = filter_conditions()
+    position = events_table.c.sequence_number
+    parked = select(parked_table.c.stream_id).where(
+        parked_table.c.subscription == parameter("subscription", String)
+    )
+    chosen = [conditions[name] for name in given]
+    if partitioned:
+        number = partition_of(events_table.c.stream_id, parameter("partitions", BigInteger))
+        chosen.append(number == parameter("partition", BigInteger))
+    return (
+        select(*event_columns())
+        .where(
+            # Without a reference to the row it is evaluated once, even if there is no event.
+            _limit().scalar_subquery().is_not(None),
+            position > parameter("after", BigInteger),
+            position <= parameter("until", BigInteger),
+            *chosen,
+            # Not NOT EXISTS: that might become a join, which would sort what lies behind.
+            events_table.c.stream_id.not_in(parked),
+        )
+        .order_by(position)
+        .limit(parameter("limit", BigInteger))
+    )
+
+
+@cache
+def _limit() -> Select[Any]:
+    """PostgreSQL manual, 20.11: ``idle_in_transaction_session_timeout``."""
+    setting = literal("idle_in_transaction_session_timeout")
+    return select(
+        func.set_config(setting, parameter("idle_milliseconds", Text), literal(True)).label("limit")
+    )
+
+
+def partition_of(
+    stream_id: ColumnElement[str], partitions: ColumnElement[int]
+) -> ColumnElement[int]:
+    """Return the number of the partition that a stream is in: the same in every process.
+
+    The hash is the first 32 bits of MD5, which no version of PostgreSQL will ever change.
+    """
+    digits = func.substr(func.md5(stream_id), literal(1), literal(8))
+    number = cast(cast(literal("x").concat(digits), BIT(32)), BigInteger)
+    return func.mod(number, partitions, type_=BigInteger)
+
+
+@cache
+def _stream(given: tuple[str, ...]) -> Select[Any]:
+    conditions = filter_conditions()
+    position = events_table.c.sequence_number
+    return (
+        select(*event_columns())
+        .where(
+            events_table.c.stream_id == parameter("stream_id", String),
+            position > parameter("after", BigInteger),
+            position <= parameter("until", BigInteger),
+            *(conditions[name] for name in given),
+        )
+        .order_by(events_table.c.event_version)
+        .limit(parameter("limit", BigInteger))
+    )

@@ -1,0 +1,183 @@
+"""Parked streams: those that a subscription has taken aside, and how they come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Delete,
+    Select,
+    String,
+    Text,
+    Update,
+    Uuid,
+    delete,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql
+
+from eventstore.models import parked_table, subscriptions_table
+from eventstore.operations.deliveries import partition_of
+from eventstore.operations.statements import parameter, run
+from eventstore.operations.timestamps import in_utc, zoned
+from eventstore.operations.transactions import connection_of, schema_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy.orm import Session
+
+    from eventstore.operations.deliveries import StoredEvent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParkedStream:
+    """A stream that waits beside a subscription, from the event on that could not be handled."""
+
+    subscription: str
+    stream_id: str
+    position: int  #: of the event that failed; what follows it in the stream waits too
+    event_version: int  #: of that event
+    event_id: UUID  #: of that event
+    error: str  #: the type of the last error and what it said
+    traceback: str  #: where it was raised; without any payload
+    attempts: int  #: how often the event was tried
+    parked_at: datetime  #: UTC
+    last_attempt_at: datetime  #: UTC
+
+
+_FIELDS: Final = tuple(ParkedStream.__dataclass_fields__)
+
+
+def park_stream(
+    session: Session,
+    subscription: str,
+    event: StoredEvent,
+    *,
+    error: str,
+    traceback: str,
+    attempts: int,
+    schema: str | None,
+) -> None:
+    """Take the event's stream aside, or note that one more attempt at it has failed."""
+    connection = connection_of(session)
+    values = {
+        "subscription": subscription,
+        "stream_id": event.stream_id,
+        "position": event.position,
+        "event_version": event.version,
+        "event_id": event.event_id,
+        # What PostgreSQL can't store must not keep a stream from being parked.
+        "error": _storable(error),
+        "traceback": _storable(traceback),
+        "attempts": attempts,
+    }
+    run(connection, _park(), values, schema=schema_of(connection, schema))
+
+
+def list_parked(
+    session: Session,
+    subscription: str,
+    stream_id: str | None = None,
+    *,
+    lock: bool = False,
+    schema: str | None,
+) -> list[ParkedStream]:
+    """Return the parked streams of a subscription, the oldest failure first; or only the one."""
+    connection = connection_of(session)
+    values = {"subscription": subscription, "stream_id": stream_id}
+    rows = run(connection, _list(lock=lock), values, schema=schema_of(connection, schema))
+    return [
+        ParkedStream(
+            **{
+                **row._mapping,  # noqa: SLF001 - public in spite of its name
+                "parked_at": zoned(row.parked_at),
+                "last_attempt_at": zoned(row.last_attempt_at),
+            }
+        )
+        for row in rows
+    ]
+
+
+def stop_parking(session: Session, parked: ParkedStream, *, schema: str | None) -> int:
+    """Let the stream flow again, and return the checkpoint behind which it does.
+
+    The partition's row stays locked until the caller commits: up to that checkpoint its worker has
+    passed the stream's events over, and what it is about to pass over now it must read again.
+    """
+    connection = connection_of(session)
+    values = {"subscription": parked.subscription, "stream_id": parked.stream_id}
+    schema = schema_of(connection, schema)
+    checkpoint: int = run(connection, _count_release(), values, schema=schema).scalar_one()
+    run(connection, _forget(), values, schema=schema)
+    return checkpoint
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
+@cache
+def _park() -> postgresql.Insert:
+    parking = postgresql.insert(parked_table).values(
+        subscription=parameter("subscription", String),
+        stream_id=parameter("stream_id", String),
+        position=parameter("position", BigInteger),
+        event_version=parameter("event_version", BigInteger),
+        event_id=parameter("event_id", Uuid),
+        error=parameter("error", Text),
+        traceback=parameter("traceback", Text),
+        attempts=parameter("attempts", BigInteger),
+    )
+    again = ("position", "event_version", "event_id", "error", "traceback", "attempts")
+    return parking.on_conflict_do_update(
+        index_elements=[parked_table.c.subscription, parked_table.c.stream_id],
+        set_={
+            **{name: parking.excluded[name] for name in again},
+            "last_attempt_at": func.clock_timestamp(),
+        },
+    )
+
+
+@cache
+def _list(*, lock: bool) -> Select[Any]:
+    stream_id = parameter("stream_id", String)
+    row = parked_table.c
+    query = (
+        select(*(in_utc(row[name]) if name.endswith("_at") else row[name] for name in _FIELDS))
+        .where(
+            row.subscription == parameter("subscription", String),
+            or_(stream_id.is_(None), row.stream_id == stream_id),
+        )
+        .order_by(row.position)
+    )
+    return query.with_for_update() if lock else query
+
+
+@cache
+def _count_release() -> Update:
+    row = subscriptions_table.c
+    return (
+        update(subscriptions_table)
+        .where(
+            row.name == parameter("subscription", String),
+            row.partition == partition_of(parameter("stream_id", String), row.partitions),
+        )
+        .values(releases=row.releases + 1)
+        .returning(row.checkpoint)
+    )
+
+
+@cache
+def _forget() -> Delete:
+    return delete(parked_table).where(
+        parked_table.c.subscription == parameter("subscription", String),
+        parked_table.c.stream_id == parameter("stream_id", String),
+    )
