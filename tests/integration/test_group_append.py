@@ -310,7 +310,10 @@ def test_a_deadlock_with_a_transaction_ends_well(
             lambda: append_all(connection, *map(one, "abcd")), want_the_other, close_the_circle
         )
     assert none == [None, None]
-    assert outcomes == [2, 2, 2, 1]
+    assert isinstance(outcomes, list)
+    first, *others = outcomes
+    assert first in (1, 2)  # either may get a first, once the circle is broken
+    assert others == [2, 2, 1]
 
 
 def test_what_the_server_refuses_fails_alone(
