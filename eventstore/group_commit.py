@@ -84,7 +84,12 @@ class GroupCommitWriter:
         self._process: int | None = None
 
     def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int:
         """Append ``events`` to a stream, commit, and return the stream's new version.
 
@@ -102,7 +107,7 @@ class GroupCommitWriter:
                 f"this writer belongs to process {self._process}, from which this one was forked; "
                 "make a new writer, on a new engine, after the fork"
             )
-        submission = Submission(batch=batch, rows=rows, waiter=_Waiter())
+        submission = Submission(batch=batch, rows=rows, waiter=_Waiter(), fetch_missed=fetch_missed)
         with self._door:
             try:
                 with self._arrived:
@@ -158,7 +163,9 @@ class GroupCommitWriter:
             try:
                 with self._engine.connect() as connection:
                     while group:
-                        outcomes = operations.append_group(connection, group, schema=self._schema)
+                        outcomes = operations.append_group(
+                            connection, group, codec=self._codec, schema=self._schema
+                        )
                         with self._arrived:
                             settled = self._queue.settle(group, outcomes)
                             group = self._queue.take()
@@ -221,7 +228,12 @@ class AsyncGroupCommitWriter:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def append_to_stream(
-        self, stream_id: str, expected_version: ExpectedVersion, events: Sequence[AnyEnvelope]
+        self,
+        stream_id: str,
+        expected_version: ExpectedVersion,
+        events: Sequence[AnyEnvelope],
+        *,
+        fetch_missed: bool = False,
     ) -> int:
         """Append ``events`` to a stream, commit, and return the stream's new version.
 
@@ -235,7 +247,7 @@ class AsyncGroupCommitWriter:
         """
         batch, rows = operations.encode_append(stream_id, expected_version, events, self._codec)
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        submission = Submission(batch=batch, rows=rows, waiter=waiter)
+        submission = Submission(batch=batch, rows=rows, waiter=waiter, fetch_missed=fetch_missed)
         async with self._door:
             self._queue.add(submission)
             self._call_writer()
@@ -278,7 +290,10 @@ class AsyncGroupCommitWriter:
                     async with self._engine.connect() as connection:
                         while group:
                             outcomes = await connection.run_sync(
-                                operations.append_group, group, schema=self._schema
+                                operations.append_group,
+                                group,
+                                codec=self._codec,
+                                schema=self._schema,
                             )
                             _tell_tasks(self._queue.settle(group, outcomes))
                             if not self._queue:

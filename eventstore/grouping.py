@@ -41,6 +41,7 @@ class Submission(Generic[W]):
     batch: EncodedBatch
     rows: tuple[str, ...]  #: its events as the group's statement takes them
     waiter: W  #: whom to tell
+    fetch_missed: bool = False  #: a conflict is to bring the events that the caller has missed
     lost: ConnectionUnusable | None = None  #: the end of the connection on which it was first sent
     size: int = field(init=False)  #: characters
     ids: frozenset[UUID] = field(init=False)  #: of its events

@@ -12,7 +12,7 @@ batch, in a transaction of its own; so there is one judge of what an append mean
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import to_json
@@ -39,6 +39,7 @@ from eventstore.operations import verdict
 from eventstore.operations.append import append_batch, move_streams
 from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.incoming import STORED, incoming, refuse_too_large, row_of
+from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import fetch
 from eventstore.operations.transactions import schema_of
 from eventstore.streams import MAX_VERSION, STREAM_EXISTS, StreamState, require_version
@@ -86,7 +87,11 @@ def encode_append(
 
 
 def append_group(
-    connection: Connection, group: Sequence[Submission[W]], *, schema: str | None
+    connection: Connection,
+    group: Sequence[Submission[W]],
+    *,
+    codec: PayloadCodec,
+    schema: str | None,
 ) -> dict[Submission[W], Outcome]:
     """Append what the group's submissions hold, and return the outcome of each.
 
@@ -97,35 +102,38 @@ def append_group(
     the group may have been committed.
     """
     schema = schema_of(connection, schema)
-    outcomes: dict[Submission[W], Outcome] = {}
-    for submission in group:
-        if not submission.batch.events:
-            outcomes[submission] = _append_alone(connection, submission.batch, schema=schema)
-    chains = chains_of(each for each in group if each not in outcomes)
+    append_alone = partial(_append_alone, connection, codec=codec, schema=schema)
+    outcomes = {each: append_alone(each) for each in group if not each.batch.events}
+    chains = chains_of(each for each in group if each.batch.events)
     versions = _write(connection, chains, schema=schema) if chains else {}
     for chain in chains:
         first = chain.submissions[0]
         known = versions.get(chain.stream_id)
-        if known is None:
-            outcomes[first] = _append_alone(connection, first.batch, schema=schema)
-        elif isinstance(known, Exception):
-            outcomes[first] = known
-        else:
+        if isinstance(known, int):
             version = known - chain.event_count
             for submission in chain.submissions:
                 version += len(submission.batch.events)
                 outcomes[submission] = version
+        elif known is None or first.fetch_missed:
+            outcomes[first] = append_alone(first)
+        else:
+            outcomes[first] = known
     return outcomes
 
 
-def _append_alone(connection: Connection, batch: EncodedBatch, *, schema: str | None) -> Outcome:
+def _append_alone(
+    connection: Connection, submission: Submission[W], *, codec: PayloadCodec, schema: str | None
+) -> Outcome:
     """Append one batch in a transaction of its own; what it raises is its outcome."""
+    batch = submission.batch
+    missed = MissedEvents(codec) if submission.fetch_missed else None
     try:
         if not batch.events:
             return verdict.check_stream(
                 connection, batch.stream_id, batch.expected_version, schema=schema
             )
-        return append_batch(connection, batch, schema=schema).streams[0].version
+        appended = append_batch(connection, batch, missed, schema=schema, positions=False)
+        return appended.streams[0].version
     except ConnectionUnusable:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is no other caller's

@@ -18,6 +18,7 @@ from eventstore import (
 )
 from eventstore.testing.blocking import in_event_loop
 from eventstore.testing.conformance.appending import Appending, ExpectedVersions
+from eventstore.testing.conformance.loading import Missed
 from eventstore.testing.conformance.retries import RetriesById, RetriesByKey
 from eventstore.testing.databases import temporary_database
 
@@ -45,9 +46,8 @@ class StoreWithWriter(SqlAlchemyEventStore):
         super().__init__(session, *args)
         self._writer = writer
 
-    def append_to_stream(self, *args: Any, fetch_missed: bool = False) -> int:
-        assert not fetch_missed  # the writer doesn't offer it, and the suite doesn't ask for it
-        return self._writer.append_to_stream(*args)
+    def append_to_stream(self, *args: Any, **options: Any) -> int:
+        return self._writer.append_to_stream(*args, **options)
 
 
 class AsyncStoreWithWriter(AsyncSqlAlchemyEventStore):
@@ -55,12 +55,11 @@ class AsyncStoreWithWriter(AsyncSqlAlchemyEventStore):
         super().__init__(session, *args)
         self._writer = writer
 
-    async def append_to_stream(self, *args: Any, fetch_missed: bool = False) -> int:
-        assert not fetch_missed
-        return await self._writer.append_to_stream(*args)
+    async def append_to_stream(self, *args: Any, **options: Any) -> int:
+        return await self._writer.append_to_stream(*args, **options)
 
 
-class AppendSuite(Appending, ExpectedVersions, RetriesById, RetriesByKey):
+class AppendSuite(Appending, ExpectedVersions, RetriesById, RetriesByKey, Missed):
     """What the suite says of appends; all of it needs plain payloads only."""
 
 
@@ -93,5 +92,5 @@ class TestAsyncGroupCommitWriterOnPsycopg(OnTasks, AppendSuite):
     driver = "psycopg"
 
 
-class TestAsyncGroupCommitWriterOnAsyncpg(OnTasks, Appending, RetriesById):
+class TestAsyncGroupCommitWriterOnAsyncpg(OnTasks, Appending, RetriesById, Missed):
     driver = "asyncpg"

@@ -256,6 +256,29 @@ def test_a_loop_that_ends_does_not_wait_for_a_writer(
     assert versions_of(engine, "held") == [1]
 
 
+def test_nobody_waits_for_a_writer_that_was_cancelled(
+    async_url: URL, engine: Engine, held: Held
+) -> None:
+    async def scenario() -> list[Any]:
+        async with writer_on(async_url) as writer:
+            appends = [
+                asyncio.create_task(writer.append_to_stream("held", ANY, [new_event()]))
+                for _ in range(3)
+            ]
+            await held.is_waited_for()
+            for task in writer._tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*appends, return_exceptions=True)
+            held.release()
+            # Another one is there at once.
+            assert await writer.append_to_stream("held", 1, [new_event()]) == 2
+            return outcomes
+
+    outcomes = asyncio.run(scenario())
+    assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 3
+    assert versions_of(engine, "held") == [1, 2]
+
+
 @pytest.mark.parametrize("losses", [1, 2])
 def test_a_lost_connection_is_replaced_once(
     async_url: URL, engine: Engine, held: Held, losses: int

@@ -46,7 +46,8 @@ def append_as_group(store: SqlAlchemyEventStore, begun: str = "known", version: 
     for append in appends:
         batch, rows = encode_append(*append, codec_of(None))
         group.append(Submission(batch=batch, rows=rows, waiter=None))
-    outcomes = append_group(store.session.connection(), group, schema=None)
+    connection = store.session.connection()
+    outcomes = append_group(connection, group, codec=codec_of(None), schema=None)
     assert [outcomes[each] for each in group[:3]] == [3, 2, version + 1]
     assert isinstance(outcomes[group[3]], ConcurrencyConflict)
 

@@ -11,8 +11,8 @@ from datetime import timedelta
 from typing import Any, assert_type
 
 from pydantic import BaseModel
-from sqlalchemy import create_engine
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 import eventstore
@@ -25,6 +25,7 @@ from eventstore import (
     AnyPolicy,
     AppendResult,
     AsyncEventStore,
+    AsyncGroupCommitWriter,
     AsyncInMemoryEventStore,
     AsyncRepository,
     AsyncSqlAlchemyEventStore,
@@ -38,6 +39,7 @@ from eventstore import (
     EventStore,
     EveryEvents,
     EveryInterval,
+    GroupCommitWriter,
     ImportProgress,
     InMemoryEventStore,
     LoadedStream,
@@ -187,6 +189,20 @@ def bulk_import(sessions: sessionmaker[Session]) -> None:
     with open("events.jsonl", "wb") as file:  # noqa: PTH123 - never run
         assert_type(eventstore.export_events(engine, file, on_progress=print), int)
     assert_type(eventstore.exported_events([b"", ""]), Iterator[EventEnvelope[Any]])
+
+
+def group_commit(engine: Engine) -> None:
+    with GroupCommitWriter(engine, registry, schema="orders", max_waiting=100) as writer:
+        assert_type(writer, GroupCommitWriter)
+        assert_type(writer.append_to_stream("s", ANY, [envelope]), int)
+    GroupCommitWriter(engine, "orders")  # type: ignore[arg-type]
+
+
+async def async_group_commit(engine: AsyncEngine, sync_engine: Engine) -> None:
+    async with AsyncGroupCommitWriter(engine, registry, max_batch=10) as writer:
+        assert_type(writer, AsyncGroupCommitWriter)
+        assert_type(await writer.append_to_stream("s", None, [envelope]), int)
+    AsyncGroupCommitWriter(sync_engine)  # type: ignore[arg-type]
 
 
 def facts_of_an_error(error: ConcurrencyConflict) -> None:
