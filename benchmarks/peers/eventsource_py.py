@@ -116,7 +116,7 @@ class EventsourceStore(Store):
         additional = Path(eventsource.__file__).parent / _ADDITIONAL
         try:
             await connection.execute(get_schema("events"))
-            await connection.execute(additional.read_text())  # noqa: ASYNC240 - before the clock
+            await connection.execute(additional.read_text())
         finally:
             await connection.close()
 
