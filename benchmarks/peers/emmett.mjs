@@ -118,7 +118,8 @@ async function run(request) {
   const repeat = async () => {
     for (let calls = 0, at = start; at < start + request.seconds || calls < request.calls; calls++) {
       const began = now();
-      events += await operation(turn);
+      const done = await operation(turn); // not "events += await": others add meanwhile
+      events += done;
       at = now();
       latencies.push(at - began);
     }

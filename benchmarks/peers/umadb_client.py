@@ -7,11 +7,11 @@ document; reads stop at dicts.
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from umadb import AppendCondition, Event, IntegrityError, Query, QueryItem
+from umadb import AppendCondition, CancelledByUserError, Event, IntegrityError, Query, QueryItem
 from umadb import Client as Connection
 
 from benchmarks.payload import DATA, EVENT_TYPE, new_metadata
@@ -62,16 +62,19 @@ class UmaDbClient(Client):
 
     @contextmanager
     def subscribe(self, handle: Callable[[str], None]) -> Iterator[None]:
-        subscription = Connection(self._url).subscribe(after=self._connection.head())
+        connection = Connection(self._url)
+        subscription = connection.subscribe(after=self._connection.head())
 
         def follow() -> None:
-            for event in subscription:
-                json.loads(event.event.data)
-                handle(event.event.tags[0])
+            with suppress(CancelledByUserError):
+                for event in subscription:
+                    json.loads(event.event.data)
+                    handle(event.event.tags[0])
 
         # It has no end of its own: the thread ends with the worker.
         Thread(target=follow, daemon=True).start()
         yield
+        connection.close()  # not before: the subscription would fall silent
 
 
 class UmaDbStore(Store):

@@ -197,7 +197,7 @@ def test_closing_writes_what_was_accepted(engine: Engine, sessions: sessionmaker
         holder.rollback()
         for future in closing:
             future.result(DEADLINE_SECONDS)
-        # They are written once close() has returned; that their threads have woken is another thing.
+        # They are written once close() returns; whether their threads have woken is another thing.
         assert versions_of(engine, "held") == [1, 2, 3, 4]
         assert sorted(future.result(DEADLINE_SECONDS) for future in accepted) == [2, 3, 4]
         for refused in (at_the_door, pool.submit(writer.append_to_stream, "s", ANY, [new_event()])):
