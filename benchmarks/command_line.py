@@ -50,7 +50,7 @@ def make_parser(
         "--compare",
         type=Path,
         metavar="FILE",
-        help=f"print which ratios fell by more than {report.TOLERANCE:.0%} since that JSON",
+        help=f"print which ratios fell by more than {report.TOLERANCE * 100:.0f} %% since that JSON",
     )
     parser.add_argument(
         "--check",

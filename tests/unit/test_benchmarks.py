@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import contenders, payload, protocol, report
+from benchmarks import command_line, contenders, payload, protocol, report
 from benchmarks.contenders import CONTENDERS, with_baselines
 from benchmarks.controller import Unavailable
 from benchmarks.install import Python, choose_python, read_peers
@@ -112,3 +112,9 @@ def test_a_peer_that_needs_a_newer_python_than_there_is_is_unavailable() -> None
     assert choose_python(read_peers()["eventsourcing"], [old]) is old
     with pytest.raises(Unavailable, match=r"needs Python 3\.13"):
         choose_python(read_peers()["logicblocks-event-store"], [old])
+
+
+def test_the_help_can_be_read() -> None:
+    defaults = {"rounds": 1, "seconds": 1.0, "feed_events": 1, "bulk_events": 1}
+    help_text = command_line.make_parser("benchmarks.quick", None, **defaults).format_help()
+    assert "fell by more than 15 % since that JSON" in " ".join(help_text.split())
