@@ -50,7 +50,8 @@ def make_parser(
         "--compare",
         type=Path,
         metavar="FILE",
-        help=f"print which ratios fell by more than {report.TOLERANCE * 100:.0f} %% since that JSON",
+        # argparse formats the text once more.
+        help=f"which ratios fell by more than {report.TOLERANCE * 100:.0f} %% since that JSON",
     )
     parser.add_argument(
         "--check",
