@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from eventstore import operations
+from eventstore.boundaries import check_query, check_token
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
+    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.boundaries import Query, QueryResult, QueryToken
     from eventstore.events import AnyEnvelope, EventEnvelope
     from eventstore.loading import LoadedStream
     from eventstore.registry import EventRegistry
@@ -111,7 +113,7 @@ class AsyncSqlAlchemyEventStore:
     async def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult:
         """Append to several streams, all or nothing, and return the places of their events.
@@ -119,8 +121,13 @@ class AsyncSqlAlchemyEventStore:
         ``require`` names streams that the decision has only read, and the versions at which they
         must still be; they are locked until the transaction ends, like those that are written.
         All streams are locked in the order of their ids, so that such calls never deadlock with
-        one another. Errors are those of :meth:`append_to_stream`; ``fetch_missed`` is for an
-        append to one stream, as there.
+        one another. A requirement can also be :func:`no_new`: no event has come that matches the
+        query on which the decision rests. Errors are those of :meth:`append_to_stream`;
+        ``fetch_missed`` is for an append to one stream, as there.
+
+        :raises AppendConditionFailed: an event has come that a condition forbids.
+        :raises FeedUnavailable: there is a condition, and the transaction's isolation is above
+            READ COMMITTED.
         """
         return await self._run(
             operations.append,
@@ -254,6 +261,31 @@ class AsyncSqlAlchemyEventStore:
             cursor.passed(page)
             for event in page.events:
                 yield event
+
+    async def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult:
+        """Return the events that match ``query``, in the order of their positions, and a token.
+
+        Events of deleted streams are among them. The token stands for what this read has seen:
+        ``append(..., require=no_new(query, after=result.token))`` appends a decision that rests
+        on it, if nothing that matches has come since, even below the highest position that was
+        seen. With ``after``, the token of an earlier read, only what that has not seen is returned.
+        ``as_type`` is that of :meth:`read_stream`. All events are in memory at once.
+
+        :raises FeedUnavailable: the transaction's isolation is above READ COMMITTED, or the
+            server is a standby.
+        :raises SerializationError: a payload does not validate as its type.
+        :raises ValueError: the token is that of another query.
+        """
+        decoder = Decoder(as_type, self._codec)
+        return await self._run(
+            operations.read_by_query,
+            check_query(query),
+            check_token(query, after),
+            decoder,
+            schema=self._schema,
+        )
 
     async def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return the stream's version and times, None if it never had an event."""

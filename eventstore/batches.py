@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from eventstore.appending import StreamAppend, StreamAt
+from eventstore.boundaries import check_tags
 from eventstore.correlation import enrich
 from eventstore.errors import DuplicateEvent, IdempotencyMismatch
 from eventstore.events import EventEnvelope, EventMetadata
-from eventstore.payloads import canonical_json, encode_metadata
+from eventstore.payloads import canonical_json, encode_metadata, with_tags
 from eventstore.streams import (
     MAX_ID_LENGTH,
     MAX_TYPE_LENGTH,
@@ -50,9 +51,10 @@ class EncodedEvent(NamedTuple):
     occurred_at: datetime
     metadata: bytes
     idempotency_key: str | None
+    tags: tuple[str, ...] = ()  #: they stand in ``metadata`` too
 
     def says_the_same_as(self, other: EncodedEvent) -> bool:
-        """Tell whether both have the same type and payload; when and by whom doesn't matter."""
+        """Tell whether both have the same type and payload: metadata and tags don't matter."""
         return self.event_type == other.event_type and canonical_json(
             self.event_data
         ) == canonical_json(other.event_data)
@@ -70,6 +72,11 @@ class EncodedBatch:
     def keyed(self) -> bool:
         """Tell whether any event carries an idempotency key."""
         return any(event.idempotency_key is not None for event in self.events)
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags of all events."""
+        return {tag for event in self.events for tag in event.tags}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +142,13 @@ def encode_event(
     if not isinstance(event, EventEnvelope):
         raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
     _refuse_unchecked_copy(event)
+    tags = check_tags(event.tags) if event.tags else ()
     event_type, event_data = codec.encode(event)
+    metadata = encode_metadata(
+        event_type,
+        enrich(event.metadata) if in_context else event.metadata,
+        codec.schema_version(event_type),
+    )
     return EncodedEvent(
         event_id=event.event_id,
         aggregate_id=event.aggregate_id or stream_id,
@@ -143,12 +156,9 @@ def encode_event(
         event_type=event_type,
         event_data=event_data,
         occurred_at=event.occurred_at.astimezone(UTC),
-        metadata=encode_metadata(
-            event_type,
-            enrich(event.metadata) if in_context else event.metadata,
-            codec.schema_version(event_type),
-        ),
+        metadata=with_tags(metadata, tags) if tags else metadata,
         idempotency_key=event.metadata.idempotency_key,
+        tags=tags,
     )
 
 

@@ -4,6 +4,8 @@
 
     EventStoreError
     ├── ConcurrencyConflict        expected, actual, stream_id, missed
+    ├── AppendConditionFailed      position
+    ├── ClaimRefused               scope, holder
     ├── StreamNotFound             stream_id
     ├── StreamDeleted              stream_id, deleted_at
     ├── DuplicateEvent             event_id
@@ -74,6 +76,37 @@ class ConcurrencyConflict(EventStoreError):
             f"stream {self.stream_id!r} is at version {self.actual}, but {self.expected} was "
             "expected; load it again and decide on its present state"
         )
+
+
+class AppendConditionFailed(EventStoreError):
+    """An event has come that matches the query of an append's condition; nothing was written.
+
+    ``position`` is that of the first one which the decision had not seen. The caller's transaction
+    stays usable: read by the query again, decide again, and append with the new token.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+    def __str__(self) -> str:
+        return (
+            f"the event at position {self.position} matches the query of the append's condition, "
+            "and the decision has not seen it; read by the query again and decide again"
+        )
+
+
+class ClaimRefused(EventStoreError):
+    """A value of ``scope`` is held by the stream ``holder`` (None: by nobody), not as required."""
+
+    def __init__(self, scope: str, holder: str | None) -> None:
+        super().__init__(scope, holder)
+        self.scope = scope
+        self.holder = holder
+
+    def __str__(self) -> str:
+        by = "nobody" if self.holder is None else f"stream {self.holder!r}"
+        return f"the value of {self.scope!r} is held by {by}; take another, or let it be released"
 
 
 class StreamNotFound(EventStoreError):

@@ -32,7 +32,8 @@ from eventstore.streams import check_number
 
 if TYPE_CHECKING:
     from eventstore.aggregate_types import AggregateId, AggregateType, Envelopes
-    from eventstore.appending import AppendResult, StreamAppend
+    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.boundaries import Query
     from eventstore.loading import LoadedStream
     from eventstore.snapshots import AnySnapshot
 
@@ -120,6 +121,14 @@ class Append:
     """Request: ``store.append()``; a conflict is to bring what was missed."""
 
     appends: Sequence[StreamAppend]
+    require: Requirement | Sequence[Requirement] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadByQuery:
+    """Request: ``store.read_by_query()``."""
+
+    query: Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,7 @@ class SaveSnapshot:
     snapshot: AnySnapshot
 
 
-Request: TypeAlias = LoadStream | ForEach | Append | SaveSnapshot
+Request: TypeAlias = LoadStream | ForEach | Append | ReadByQuery | SaveSnapshot
 #: What is asked of a store, one request after the other, and what comes of it.
 Steps: TypeAlias = Generator[Request, Any, R]
 

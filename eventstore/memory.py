@@ -13,7 +13,12 @@ from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from eventstore.appending import AppendedStream, AppendResult, StreamAppend
+from eventstore.appending import (
+    AppendedStream,
+    AppendResult,
+    StreamAppend,
+    check_requirements,
+)
 from eventstore.batches import (
     EncodedBatch,
     RecordedEvent,
@@ -22,7 +27,9 @@ from eventstore.batches import (
     find_repeat_by_key,
     partial_repeat,
 )
+from eventstore.boundaries import QueryResult, QueryToken, check_query, check_token
 from eventstore.errors import (
+    AppendConditionFailed,
     ConcurrencyConflict,
     SerializationError,
     StreamDeleted,
@@ -37,7 +44,7 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
-from eventstore.recorded import Decoder, recorded, undecoded_metadata
+from eventstore.recorded import Decoder, matching_today, recorded, undecoded_metadata
 from eventstore.registry import codec_of
 from eventstore.snapshots import Snapshot, check_snapshot
 from eventstore.streams import (
@@ -54,7 +61,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from uuid import UUID
 
-    from eventstore.appending import StreamAt
+    from eventstore.appending import Requirement, StreamAt
+    from eventstore.boundaries import NoNew, Query
     from eventstore.events import AnyEnvelope, EventEnvelope
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot
@@ -103,25 +111,31 @@ class InMemoryEventStore:
     def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult:
-        """Append to several streams, all or nothing, if those of ``require`` are as expected.
+        """Append to several streams, all or nothing, if what ``require`` asks for is so.
 
         With ``fetch_missed`` the conflict of a single stream brings the events not yet seen.
         """
+        streams, conditions = check_requirements(require)
         try:
-            return self._append(appends, require)
+            return self._append(appends, streams, conditions)
         except ConcurrencyConflict as conflict:
-            if not fetch_missed or len(appends) + len(require) > 1 or not appends[0].events:
+            if not fetch_missed or len(appends) + len(streams) > 1 or not appends[0].events:
                 raise
             missed = self._missed(conflict)
             raise ConcurrencyConflict(
                 conflict.expected, conflict.actual, conflict.stream_id, missed
             ) from None
 
-    def _append(self, appends: Sequence[StreamAppend], require: Sequence[StreamAt]) -> AppendResult:
-        batches = encode_batches(appends, require, self._codec)
+    def _append(
+        self,
+        appends: Sequence[StreamAppend],
+        streams: Sequence[StreamAt],
+        conditions: Sequence[NoNew],
+    ) -> AppendResult:
+        batches = encode_batches(appends, streams, self._codec)
         with self._lock:
             places = self._find_first_places(batches)
             already_appended = places is not None
@@ -130,8 +144,16 @@ class InMemoryEventStore:
                     require_version(
                         batch.stream_id, batch.expected_version, *self._state(batch.stream_id)
                     )
+                for condition in conditions:
+                    self._refuse_new(condition)
                 places = [self._placed(batch, self._record(batch)) for batch in batches]
         return AppendResult(tuple(places[: len(appends)]), already_appended)
+
+    def _refuse_new(self, condition: NoNew) -> None:
+        stored = condition.query.with_types(self._codec.stored_types)
+        for was in self._feed[condition.after.position :]:
+            if _matches_query(stored, was):
+                raise AppendConditionFailed(was.sequence_number)
 
     def _missed(self, conflict: ConcurrencyConflict) -> tuple[AnyEnvelope, ...] | None:
         expected, actual = conflict.expected, conflict.actual
@@ -335,6 +357,23 @@ class InMemoryEventStore:
         for was in islice(matching, max_count):
             yield from _decoded(was, decoder, wanted)
 
+    def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult:
+        """Return the events that match ``query``, by position, and the token of what was seen.
+
+        ``after`` leaves out what an earlier read has seen. ``as_type`` is that of
+        :meth:`read_stream`. Raises ValueError for the token of another query.
+        """
+        after = check_token(check_query(query), after)
+        decoder = Decoder(as_type, self._codec)
+        stored = query.with_types(self._codec.stored_types)
+        with self._lock:
+            found = [was for was in self._feed[after.position :] if _matches_query(stored, was)]
+            token = QueryToken(query.fingerprint, len(self._feed))
+        events = [today for was in found for today in _decoded(was, decoder)]
+        return QueryResult(tuple(matching_today(events, query, decoder)), token)
+
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return what is known of the stream, None if it never had an event."""
         check_stream_id(stream_id)
@@ -422,6 +461,10 @@ def _matches(filters: EventFilter, stored_types: frozenset[str], recorded: Recor
     )
 
 
+def _matches_query(stored: Query, recorded: RecordedEvent) -> bool:
+    return stored.matches(recorded.event.event_type, recorded.event.tags)
+
+
 def _decoded(
     was: RecordedEvent, decoder: Decoder, wanted: frozenset[str] = frozenset()
 ) -> Iterator[AnyEnvelope]:
@@ -443,5 +486,6 @@ def _decoded(
                 "sequence_number": was.sequence_number,
                 "occurred_at": event.occurred_at,
                 "metadata": undecoded_metadata(event_type, metadata_today),
+                "tags": event.tags,
             }
         )

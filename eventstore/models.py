@@ -32,7 +32,7 @@ STREAM_VERSION_KEY: Final = "uq_events_stream_id_event_version"
 #: The sequence that numbers the events; ``BIGSERIAL`` names it so.
 POSITION_SEQUENCE: Final = "events_sequence_number_seq"
 #: The revision of the schema that these models describe: the newest one in ``alembic/versions``.
-HEAD_REVISION: Final = "es0002"
+HEAD_REVISION: Final = "es0003"
 
 
 class Base(DeclarativeBase):
@@ -110,6 +110,21 @@ class EventRecord(Base):
     )
 
 
+class EventTagRecord(Base):
+    """A tag of an event: how events are found by their tags. As append-only as they are.
+
+    An event without tags has no row here. The key serves both questions: which events have this
+    tag, from a position on, and whether this event has that tag too. It costs a tagged event a row
+    and a B-tree entry a tag. There is no foreign key: both are written by one statement, neither
+    is ever changed, and the look-up would cost as much again.
+    """
+
+    __tablename__ = "event_tags"
+
+    tag: Mapped[str] = mapped_column(String(255), primary_key=True)
+    sequence_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
 class SnapshotRecord(Base):
     """The newest snapshot of an aggregate."""
 
@@ -180,6 +195,7 @@ class ParkedStreamRecord(Base):
 #: The tables, for statements; an ORM class does not tell a type checker that it has one.
 streams_table: Final = cast("Table", StreamRecord.__table__)
 events_table: Final = cast("Table", EventRecord.__table__)
+tags_table: Final = cast("Table", EventTagRecord.__table__)
 snapshots_table: Final = cast("Table", SnapshotRecord.__table__)
 subscriptions_table: Final = cast("Table", SubscriptionRecord.__table__)
 workers_table: Final = cast("Table", SubscriptionWorkerRecord.__table__)

@@ -16,7 +16,7 @@ import json
 import math
 from decimal import Decimal
 from functools import cached_property, lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -26,8 +26,15 @@ from eventstore.errors import SerializationError
 from eventstore.events import EventMetadata
 from eventstore.exactness import equals_by_fields, inexact_part, may_write_nan
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 #: What stands in the JSON of metadata that names a schema version, and hardly ever in others.
 SCHEMA_VERSION_MARK: Final = '"schema_version"'
+#: Where the metadata of a stored event keeps its tags. So whatever copies rows, copies tags.
+TAGS_KEY: Final = "$tags"
+#: What stands in the JSON of such metadata, and hardly ever in others.
+TAGS_MARK: Final = f'"{TAGS_KEY}"'
 
 _MAX_PATH_LENGTH: Final = 200
 _ENCODING_ERRORS: Final = (PydanticSerializationError, ValueError, RecursionError)
@@ -145,6 +152,9 @@ def encode_metadata(
     if not extra:
         encoded = metadata.__pydantic_serializer__.to_json(metadata, exclude_none=True)
     else:
+        if TAGS_KEY in extra:
+            reason = "is a reserved key; an event's tags are a field of its envelope"
+            raise SerializationError(event_type, f"metadata.{TAGS_KEY}", reason)
         known = {key: value for key, value in metadata.__dict__.items() if value is not None}
         try:
             encoded = to_json(known | extra)
@@ -170,9 +180,23 @@ def encode_metadata(
 def decode_metadata(event_type: str, encoded: str | bytes) -> EventMetadata:
     """Return the metadata that ``encoded`` says, or raise SerializationError with the path."""
     try:
-        return EventMetadata.model_validate_json(encoded)
+        metadata = EventMetadata.model_validate_json(encoded)
     except ValidationError as error:
         raise _unreadable(event_type, "metadata", error) from None
+    if metadata.__pydantic_extra__:
+        metadata.__pydantic_extra__.pop(TAGS_KEY, None)
+    return metadata
+
+
+def with_tags(metadata: bytes, tags: Sequence[str]) -> bytes:
+    """Return the JSON ``metadata`` of an event that has these tags, as it is stored."""
+    encoded = b'{"%b":%b' % (TAGS_KEY.encode(), to_json(tags))
+    return encoded + (b"}" if metadata == b"{}" else b"," + metadata[1:])
+
+
+def tags_of(metadata: str) -> tuple[str, ...]:
+    """Return the tags of the event that is stored with the JSON ``metadata``."""
+    return tuple(json.loads(metadata).get(TAGS_KEY, ())) if TAGS_MARK in metadata else ()
 
 
 def schema_version_of(event_type: str, metadata: str) -> int:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload, runtime_checkable
 
 from eventstore.reading import PAGE_SIZE, EventFilter, ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
+    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.boundaries import Query, QueryResult, QueryToken
     from eventstore.events import AnyEnvelope, EventEnvelope
     from eventstore.loading import LoadedStream
     from eventstore.snapshots import AnySnapshot, Snapshot
@@ -34,7 +35,7 @@ class EventStore(Protocol):
     def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult: ...
 
@@ -76,6 +77,10 @@ class EventStore(Protocol):
         page_size: int = PAGE_SIZE,
     ) -> Iterator[AnyEnvelope]: ...
 
+    def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult: ...
+
     def get_stream_info(self, stream_id: str) -> StreamInfo | None: ...
 
     def delete_stream(self, stream_id: str, expected_version: ExpectedVersion = None) -> None: ...
@@ -110,7 +115,7 @@ class AsyncEventStore(Protocol):
     async def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult: ...
 
@@ -151,6 +156,10 @@ class AsyncEventStore(Protocol):
         as_type: None = None,
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[AnyEnvelope]: ...
+
+    async def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult: ...
 
     async def get_stream_info(self, stream_id: str) -> StreamInfo | None: ...
 

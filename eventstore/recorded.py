@@ -19,6 +19,7 @@ from eventstore.payloads import SCHEMA_VERSION_MARK, decode_metadata, payload_ty
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from eventstore.boundaries import Query
     from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope
 
@@ -72,7 +73,7 @@ class Decoder:
 
     def __init__(self, as_type: Any, codec: PayloadCodec) -> None:
         self.codec = codec
-        self._evolves = as_type is None
+        self.evolves = as_type is None  #: types are read as what they are today
         self._decode: Callable[[str, str | bytes], Any]
         if as_type is None:
             self._decode = codec.decode
@@ -89,9 +90,17 @@ class Decoder:
         That is one event, several, or none; none of another type than those ``wanted``, if any
         are named.
         """
-        if self._evolves and (event_type in self.codec.evolved or SCHEMA_VERSION_MARK in metadata):
+        if self.evolves and (event_type in self.codec.evolved or SCHEMA_VERSION_MARK in metadata):
             return self.codec.decode_recorded(event_type, encoded, metadata, wanted)
         return ((event_type, self._decode(event_type, encoded), metadata),)
+
+
+def matching_today(events: list[AnyEnvelope], query: Query, decoder: Decoder) -> list[AnyEnvelope]:
+    """Return those of ``events``, whose stored types match ``query``, whose types today match."""
+    if not decoder.evolves:
+        return events
+    today = query.with_types(decoder.codec.current_types)
+    return [event for event in events if today.matches(event.event_type, event.tags)]
 
 
 def _as_it_is(_event_type: str, encoded: str | bytes) -> bytes:

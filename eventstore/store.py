@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore import operations
+from eventstore.boundaries import check_query, check_token
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import sessionmaker
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
+    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.boundaries import Query, QueryResult, QueryToken
     from eventstore.events import AnyEnvelope, EventEnvelope
     from eventstore.loading import LoadedStream
     from eventstore.registry import EventRegistry
@@ -105,7 +107,7 @@ class SqlAlchemyEventStore:
     def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult:
         """Append to several streams, all or nothing, and return the places of their events.
@@ -113,8 +115,13 @@ class SqlAlchemyEventStore:
         ``require`` names streams that the decision has only read, and the versions at which they
         must still be; they are locked until the transaction ends, like those that are written.
         All streams are locked in the order of their ids, so that such calls never deadlock with
-        one another. Errors are those of :meth:`append_to_stream`; ``fetch_missed`` is for an
-        append to one stream, as there.
+        one another. A requirement can also be :func:`no_new`: no event has come that matches the
+        query on which the decision rests. Errors are those of :meth:`append_to_stream`;
+        ``fetch_missed`` is for an append to one stream, as there.
+
+        :raises AppendConditionFailed: an event has come that a condition forbids.
+        :raises FeedUnavailable: there is a condition, and the transaction's isolation is above
+            READ COMMITTED.
         """
         return operations.append(
             self.session,
@@ -246,6 +253,31 @@ class SqlAlchemyEventStore:
             )
             cursor.passed(page)
             yield from page.events
+
+    def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult:
+        """Return the events that match ``query``, in the order of their positions, and a token.
+
+        Events of deleted streams are among them. The token stands for what this read has seen:
+        ``append(..., require=no_new(query, after=result.token))`` appends a decision that rests
+        on it, if nothing that matches has come since, even below the highest position that was
+        seen. With ``after``, the token of an earlier read, only what that has not seen is returned.
+        ``as_type`` is that of :meth:`read_stream`. All events are in memory at once.
+
+        :raises FeedUnavailable: the transaction's isolation is above READ COMMITTED, or the
+            server is a standby.
+        :raises SerializationError: a payload does not validate as its type.
+        :raises ValueError: the token is that of another query.
+        """
+        decoder = Decoder(as_type, self._codec)
+        return operations.read_by_query(
+            self.session,
+            check_query(query),
+            check_token(query, after),
+            decoder,
+            schema=self._schema,
+        )
 
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return the stream's version and times, None if it never had an event."""

@@ -8,6 +8,7 @@ from eventstore.operations.delete import delete_stream, restore_stream
 from eventstore.operations.export import export_range
 from eventstore.operations.group_append import append_group, encode_append
 from eventstore.operations.load import load_stream
+from eventstore.operations.query import read_by_query
 from eventstore.operations.read import read_feed_page, read_feed_position, read_stream_page
 from eventstore.operations.snapshots import get_snapshot, save_snapshot
 from eventstore.operations.streams import get_stream_info
@@ -25,6 +26,7 @@ __all__ = [
     "get_stream_info",
     "import_batch",
     "load_stream",
+    "read_by_query",
     "read_feed_page",
     "read_feed_position",
     "read_stream_page",

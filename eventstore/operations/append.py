@@ -37,14 +37,14 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 
-from eventstore.appending import AppendedStream, AppendResult
+from eventstore.appending import AppendedStream, AppendResult, check_requirements
 from eventstore.batches import encode_batch, encode_batches, refuse_id_twice
 from eventstore.errors import ConcurrencyConflict, TransactionConflict
 from eventstore.models import EVENT_ID_KEY, STREAM_VERSION_KEY, events_table, streams_table
 from eventstore.operations import verdict
 from eventstore.operations.commits import announce
+from eventstore.operations.conditions import enforce
 from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
-from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.incoming import (
     STORED,
     incoming,
@@ -54,7 +54,14 @@ from eventstore.operations.incoming import (
 )
 from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import parameter, run
-from eventstore.operations.transactions import atomic, connection_of, is_autocommit, schema_of
+from eventstore.operations.tags import insert_tags, lock_tags, locks_of_writer
+from eventstore.operations.transactions import (
+    atomic,
+    connection_of,
+    in_transaction,
+    is_autocommit,
+    schema_of,
+)
 from eventstore.streams import ANY
 
 if TYPE_CHECKING:
@@ -63,7 +70,7 @@ if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement, Connection, SelectBase, Update
     from sqlalchemy.orm import Session
 
-    from eventstore.appending import StreamAppend, StreamAt
+    from eventstore.appending import Requirement, StreamAppend
     from eventstore.batches import EncodedBatch
     from eventstore.events import AnyEnvelope
     from eventstore.registry import PayloadCodec
@@ -98,27 +105,41 @@ def append_to_stream(
 def append(
     session: Session,
     appends: Sequence[StreamAppend],
-    require: Sequence[StreamAt],
+    require: Requirement | Sequence[Requirement],
     *,
     codec: PayloadCodec,
     schema: str | None,
     fetch_missed: bool,
 ) -> AppendResult:
-    """Append to several streams, all or nothing, if those of ``require`` are as they should be."""
-    batches = encode_batches(appends, require, codec)
+    """Append to several streams, all or nothing, if what ``require`` asks for is so."""
+    streams, conditions = check_requirements(require)
+    batches = encode_batches(appends, streams, codec)
     connection = connection_of(session)
     schema = schema_of(connection, schema)
-    if len(batches) == 1 and batches[0].events:
-        missed = MissedEvents(codec) if fetch_missed else None
-        appended = append_batch(connection, batches[0], missed, schema=schema)
+    missed = MissedEvents(codec) if fetch_missed else None
+    if conditions:
+        with in_transaction(connection):
+            known = enforce(connection, conditions, batches, codec=codec, schema=schema)
+            result = known or _append_batches(connection, batches, missed, schema=schema)
+    else:
+        result = _append_batches(connection, batches, missed, schema=schema)
+    if any(batch.events for batch in batches):
         announce(session, connection)
-        return appended
-    if not any(batch.events for batch in batches):
-        checked = verdict.check_streams(connection, batches, schema=schema)
-        return AppendResult(checked[: len(appends)])
-    result = _append_under_lock(connection, batches, schema=schema)
-    announce(session, connection)
     return AppendResult(result.streams[: len(appends)], result.already_appended)
+
+
+def _append_batches(
+    connection: Connection,
+    batches: Sequence[EncodedBatch],
+    missed: MissedEvents | None,
+    *,
+    schema: str | None,
+) -> AppendResult:
+    if len(batches) == 1 and batches[0].events:
+        return append_batch(connection, batches[0], missed, schema=schema)
+    if not any(batch.events for batch in batches):
+        return AppendResult(verdict.check_streams(connection, batches, schema=schema))
+    return _append_under_lock(connection, batches, schema=schema)
 
 
 def append_batch(
@@ -149,7 +170,7 @@ def _try(
     if not is_autocommit(connection):
         return _write(connection, batch, schema=schema, clash=_Clash.PASSED_OVER)
     try:
-        if isinstance(batch.expected_version, int) and not positions:
+        if isinstance(batch.expected_version, int) and not positions and not batch.tags:
             return _write_at(connection, batch, batch.expected_version, schema=schema)
         return _write(connection, batch, schema=schema, clash=_Clash.ENDS_STATEMENT)
     except IntegrityError:
@@ -161,8 +182,11 @@ def _append_under_lock(
 ) -> AppendResult:
     """Lock the rows of all streams, judge, and write: nobody else can change the outcome."""
     batch = batches[0]
+    tags = {tag for batch in batches for tag in batch.tags}
     try:
         with atomic(connection):
+            if tags:
+                lock_tags(connection, tags, schema=schema)
             stream_ids = [batch.stream_id for batch in batches]
             run(connection, _lock_streams(), {"stream_ids": stream_ids}, schema=schema)
             known = verdict.judge(connection, batches, schema=schema)
@@ -228,17 +252,21 @@ def _shape_and_values(batch: EncodedBatch, clash: _Clash) -> tuple[_Shape, dict[
     count = len(batch.events)
     exact = isinstance(batch.expected_version, int)
     keyed = batch.keyed
+    tags = sorted(batch.tags)
     single = count == 1 and not keyed
     shape = _Shape(
         exact=exact,
         creates=batch.expected_version in (0, ANY),
         keyed=keyed,
+        tagged=bool(tags),
         single=single,
         clash=clash,
     )
     values: dict[str, Any] = {"stream_id": batch.stream_id, "event_count": count}
     if exact:
         values["expected"] = batch.expected_version
+    if tags:
+        values["tags"] = tags
     return shape, values | (values_of_one(batch) if single else {"events": rows_of(batch)})
 
 
@@ -273,6 +301,7 @@ class _Shape(NamedTuple):
     exact: bool  #: a version is expected
     creates: bool  #: the stream may be new
     keyed: bool  #: some event has an idempotency key
+    tagged: bool  #: some event has a tag
     single: bool  #: one event, without a key
     clash: _Clash
 
@@ -283,13 +312,15 @@ def _append_statement(shape: _Shape) -> Select[Any]:
     opened, recording = _opened_and_recording(shape)
     if shape.clash is _Clash.PASSED_OVER:
         recording = recording.on_conflict_do_nothing()
-    recorded = recording.returning(events_table.c.sequence_number).cte("recorded")
-    return _named_first(
-        shape,
-        select(opened.c.version, recorded.c.sequence_number.label("position")).select_from(
-            opened.outerjoin(recorded, true())
-        ),
+    position = events_table.c.sequence_number
+    also = [events_table.c.metadata] if shape.tagged else []
+    recorded = recording.returning(position, *also).cte("recorded")
+    statement = select(opened.c.version, recorded.c.sequence_number.label("position")).select_from(
+        opened.outerjoin(recorded, true())
     )
+    if shape.tagged:
+        statement = statement.add_cte(insert_tags(recorded).cte("tagged"))
+    return _named_first(shape, statement)
 
 
 @cache
@@ -303,16 +334,18 @@ def _opened_and_recording(shape: _Shape) -> tuple[CTE, postgresql.Insert]:
     stream_id = parameter("stream_id", String)
     event_count = parameter("event_count", BigInteger)
     rows = None if shape.single else incoming()
-    may_write = [lock_of_writer(for_statement=shape.clash is _Clash.ENDS_STATEMENT)]
+    for_statement = shape.clash is _Clash.ENDS_STATEMENT
+    store, fence = locks_of_writer(tagged=shape.tagged, for_statement=for_statement)
+    may_write = [fence]
     # A single one can be taken back as a whole; of several, a part could go in.
-    if rows is not None and shape.clash is not _Clash.ENDS_STATEMENT:
+    if rows is not None and not for_statement:
         may_write.append(~verdict.knows_an_id(rows))
     if rows is not None and shape.keyed:
         may_write.append(~verdict.knows_a_key(rows))
     if not shape.creates:
         may_write.append(select(_seen().c.version).exists())
     opened = move_streams(
-        select(stream_id, event_count).select_from(SEQUENCE).where(*may_write),
+        select(stream_id, event_count).select_from(store).where(*may_write),
         is_expected=streams_table.c.version == _expected(exact=shape.exact),
     )
     first = opened.c.version - event_count

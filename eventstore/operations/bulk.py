@@ -28,6 +28,7 @@ from sqlalchemy import (
     func,
     literal_column,
     select,
+    true,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
@@ -46,6 +47,7 @@ from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
 from eventstore.operations.driver_copy import use_utf8
 from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.statements import fetch, parameter, run
+from eventstore.operations.tags import insert_tags, lock_tags
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import atomic, connection_of, schema_of
 
@@ -195,10 +197,16 @@ def _record(
     *,
     schema: str | None,
 ) -> _Recorded:
+    tags = {tag for each in events for tag in each.event.tags}
+    if tags:
+        lock_tags(connection, tags, schema=schema)
     versions = _advance(connection, events, schema=schema)
     new_streams = sum(version == 0 for version in versions.values())
     _refuse_used_keys(connection, _keys(events).difference(open_keys), schema=schema)
     copy_events(connection, _rows(events, versions), schema=schema)
+    if tags:
+        ids = _rows_of({"event_id": event.event_id} for _, _, event in events if event.tags)
+        run(connection, _insert_tags(), ids, schema=schema)
     last = {"event_id": events[-1].event.event_id}
     position = run(connection, _position(), last, schema=schema).scalar_one()
     return _Recorded(new_streams, position)
@@ -310,6 +318,20 @@ def _advance_streams() -> ReturningInsert[Any]:
     ).returning(
         streams_table.c.stream_id, streams_table.c.version, in_utc(streams_table.c.deleted_at)
     )
+
+
+@cache
+def _insert_tags() -> postgresql.Insert:
+    """The tags of events that were copied."""
+    given = _given(event_id=Uuid)
+    event = (
+        select(events_table.c.sequence_number, events_table.c.metadata)
+        .where(events_table.c.event_id == given.c.event_id)
+        .limit(literal_column("1"))  # keeps it a look-up by the index
+        .correlate(given)
+        .lateral("event")
+    )
+    return insert_tags(select(*event.c).select_from(given.join(event, true())).cte("recorded"))
 
 
 @cache

@@ -37,10 +37,10 @@ from eventstore.grouping import chains_of
 from eventstore.models import events_table, streams_table
 from eventstore.operations import verdict
 from eventstore.operations.append import append_batch, move_streams
-from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.incoming import STORED, incoming, refuse_too_large, row_of
 from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import fetch
+from eventstore.operations.tags import insert_tags, locks_of_writer
 from eventstore.operations.transactions import schema_of
 from eventstore.streams import MAX_VERSION, STREAM_EXISTS, StreamState, require_version
 
@@ -150,8 +150,11 @@ def _write(
     PostgreSQL can't take): nothing was written, and it is only one append's fault.
     """
     try:
-        values = {"events": _rows_of(chains)}
-        rows = fetch(connection, _group_statement(), values, schema=schema)
+        values: dict[str, Any] = {"events": _rows_of(chains)}
+        tags = {tag for chain in chains for each in chain.submissions for tag in each.batch.tags}
+        if tags:
+            values["tags"] = sorted(tags)
+        rows = fetch(connection, _group_statement(tagged=bool(tags)), values, schema=schema)
     except ConnectionUnusable:
         raise
     except (EventStoreError, DBAPIError):
@@ -194,14 +197,15 @@ def _bounds(expected: int | StreamState) -> tuple[int, int]:
 
 
 @cache
-def _group_statement() -> CompoundSelect[Any]:
+def _group_statement(*, tagged: bool) -> CompoundSelect[Any]:
     """Fence, then the streams' rows, then the events; then what became of each stream."""
     rows = incoming(_PLACE)
     heads = _heads(rows)
     known = _known(rows)
+    store, lock = locks_of_writer(tagged=tagged, for_statement=True)
     fence = (
-        select(lock_of_writer(for_statement=True).label("held"))
-        .select_from(SEQUENCE)
+        select(lock.label("held"))
+        .select_from(store)
         .cte("fence")
         .prefix_with("MATERIALIZED")  # locked once, not once a stream
     )
@@ -231,12 +235,18 @@ def _group_statement() -> CompoundSelect[Any]:
     recording = postgresql.insert(events_table).from_select(
         [*STORED, "stream_id", "event_version"], events
     )
-    return union_all(
+    written = recording.cte("recorded")
+    if tagged:
+        written = recording.returning(events_table.c.sequence_number, events_table.c.metadata).cte(
+            "recorded"
+        )
+    outcome = union_all(
         select(opened.c.stream_id, opened.c.version, true()),
         select(heads.c.stream_id, heads.c.version, false()).where(
             ~is_expected, heads.c.version != literal_column(str(_DELETED)), is_new
         ),
-    ).add_cte(recording.cte("recorded"))
+    ).add_cte(written)
+    return outcome.add_cte(insert_tags(written).cte("tagged")) if tagged else outcome
 
 
 def _known(rows: CTE) -> CTE:

@@ -30,6 +30,7 @@ from eventstore.operations.fence import read_mark
 from eventstore.operations.statements import fetch, parameter
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
+from eventstore.payloads import TAGS_MARK, tags_of
 from eventstore.reading import EMPTY_PAGE, Page
 from eventstore.recorded import collector_paused, recorded, undecoded_metadata
 
@@ -143,6 +144,7 @@ def envelopes(
                 "sequence_number": sequence_number,
                 "occurred_at": occurred_at.replace(tzinfo=UTC),  # as zoned(), without the call
                 "metadata": undecoded_metadata(event_type, metadata),
+                "tags": tags_of(metadata) if TAGS_MARK in metadata else (),  # hardly ever a call
             }
         )
         for (

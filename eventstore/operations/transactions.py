@@ -69,6 +69,16 @@ def atomic(connection: Connection) -> Iterator[None]:
 
 
 @contextmanager
+def in_transaction(connection: Connection) -> Iterator[None]:
+    """Run the block in the caller's transaction, or where there is none, in one of its own."""
+    if is_autocommit(connection):
+        with explicit_transaction(connection):
+            yield
+    else:
+        yield
+
+
+@contextmanager
 def explicit_transaction(connection: Connection) -> Iterator[None]:
     """Run the block in a transaction on a connection that is in AUTOCOMMIT."""
     connection.exec_driver_sql("BEGIN")

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
+    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.boundaries import Query, QueryResult, QueryToken
     from eventstore.events import AnyEnvelope
     from eventstore.loading import LoadedStream
     from eventstore.protocols import AsyncEventStore, EventStore
@@ -57,7 +58,7 @@ class BlockingEventStore:
     def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult:
         """Append to several streams, all or nothing."""
@@ -98,6 +99,12 @@ class BlockingEventStore:
                 from_position, max_count, filters=filters, as_type=as_type, page_size=page_size
             )
         )
+
+    def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult:
+        """Return the events that match, and their token."""
+        return self._runner.run(self._store.read_by_query(query, after=after, as_type=as_type))
 
     def _iterate(self, events: AsyncIterator[AnyEnvelope]) -> Iterator[AnyEnvelope]:
         while (event := self._runner.run(_next(events))) is not None:

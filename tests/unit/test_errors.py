@@ -11,6 +11,8 @@ import pytest
 import eventstore
 from eventstore import errors
 from eventstore.errors import (
+    AppendConditionFailed,
+    ClaimRefused,
     ConcurrencyConflict,
     ConnectionUnusable,
     DuplicateEvent,
@@ -40,6 +42,13 @@ EXAMPLES: list[tuple[EventStoreError, dict[str, object], list[str]]] = [
         {"expected": STREAM_EXISTS, "actual": 0, "stream_id": "", "missed": None},
         ["STREAM_EXISTS"],
     ),
+    (AppendConditionFailed(7), {"position": 7}, ["position 7", "decide again"]),
+    (
+        ClaimRefused("email", "user-7"),
+        {"scope": "email", "holder": "user-7"},
+        ["'email'", "'user-7'", "take another"],
+    ),
+    (ClaimRefused("email", None), {"scope": "email", "holder": None}, ["'email'", "nobody"]),
     (StreamNotFound("s-1"), {"stream_id": "s-1"}, ["'s-1'", "NO_STREAM or ANY"]),
     (
         StreamDeleted("s-1", datetime(2024, 2, 29, tzinfo=UTC)),
@@ -90,11 +99,11 @@ EXAMPLES: list[tuple[EventStoreError, dict[str, object], list[str]]] = [
         ["'totals'", "start it again"],
     ),
     (
-        SchemaOutOfDate(None, "es0002"),
-        {"current": None, "head": "es0002"},
-        ["unknown or none", "es0002", "alembic upgrade head"],
+        SchemaOutOfDate(None, "es0003"),
+        {"current": None, "head": "es0003"},
+        ["unknown or none", "es0003", "alembic upgrade head"],
     ),
-    (SchemaOutOfDate("es0001", "es0002"), {"current": "es0001", "head": "es0002"}, ["es0001"]),
+    (SchemaOutOfDate("es0001", "es0003"), {"current": "es0001", "head": "es0003"}, ["es0001"]),
 ]
 
 each_example = pytest.mark.parametrize(
