@@ -15,7 +15,6 @@ models of https://dcb.events/topics/projections, which calls a fold a projection
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain
@@ -24,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from eventstore.boundaries import Query, QueryItem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from eventstore.events import AnyEnvelope
 
 S = TypeVar("S")

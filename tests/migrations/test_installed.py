@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 HOST_APP = Path(__file__).parent / "host_app"
 TABLES = {
     "events",
+    "event_tags",
     "streams",
     "snapshots",
     "subscriptions",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TABLES = {
     "events",
+    "event_tags",
     "streams",
     "snapshots",
     "subscriptions",

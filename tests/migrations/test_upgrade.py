@@ -20,6 +20,7 @@ from eventstore.models import HEAD_REVISION
 
 TABLES = {
     "events",
+    "event_tags",
     "streams",
     "snapshots",
     "subscriptions",

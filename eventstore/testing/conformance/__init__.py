@@ -43,6 +43,7 @@ from eventstore.testing.conformance.evolving import EvolvingTypes, first_deploym
 from eventstore.testing.conformance.feed import FeedReading
 from eventstore.testing.conformance.loading import Loading, Missed
 from eventstore.testing.conformance.payloads import Metadata, PlainPayloads, TypedPayloads
+from eventstore.testing.conformance.querying import AppendConditions, Querying, Tags
 from eventstore.testing.conformance.reading import StreamReading
 from eventstore.testing.conformance.retries import RetriesById, RetriesByKey
 from eventstore.testing.conformance.several_streams import SeveralStreams
@@ -70,6 +71,9 @@ class _Suite(
     Snapshots,
     Loading,
     Missed,
+    Tags,
+    Querying,
+    AppendConditions,
     PlainPayloads,
     TypedPayloads,
     EvolvingTypes,
