@@ -315,12 +315,13 @@ def _append_statement(shape: _Shape) -> Select[Any]:
     position = events_table.c.sequence_number
     also = [events_table.c.metadata] if shape.tagged else []
     recorded = recording.returning(position, *also).cte("recorded")
-    statement = select(opened.c.version, recorded.c.sequence_number.label("position")).select_from(
-        opened.outerjoin(recorded, true())
+    statement = _named_first(
+        shape,
+        select(opened.c.version, recorded.c.sequence_number.label("position")).select_from(
+            opened.outerjoin(recorded, true())
+        ),
     )
-    if shape.tagged:
-        statement = statement.add_cte(insert_tags(recorded).cte("tagged"))
-    return _named_first(shape, statement)
+    return statement.add_cte(insert_tags(recorded).cte("tagged")) if shape.tagged else statement
 
 
 @cache

@@ -168,9 +168,10 @@ class Querying:
         with pytest.raises(ValueError, match="another query's"):
             store.read_by_query(query, after=store.read_by_query(Query.all()).token)
         append = StreamAppend(new_stream(), ANY, [noted()])
-        for wrong in (query, [query], "query", [no_new(query), 1]):
+        wrong: list[Any] = [query, [query], "query", [no_new(query), 1]]
+        for require in wrong:
             with pytest.raises(TypeError):
-                store.append(append, require=wrong)  # type: ignore[arg-type]
+                store.append(append, require=require)
         assert store.get_stream_info(append.stream_id) is None
 
 
@@ -238,9 +239,9 @@ class AppendConditions:
         result = store.append(*appends, require=[also_free, StreamAt(read, NO_STREAM), free])
         assert [placed.stream_id for placed in result] == [one, other]
         new = (StreamAppend(one, ANY, [noted("4")]), StreamAppend(other, ANY, [noted("5")]))
-        for require in ([also_free, free], [StreamAt(read, NO_STREAM), free]):
+        for beside in (also_free, StreamAt(read, NO_STREAM)):
             with pytest.raises(AppendConditionFailed):
-                store.append(*new, require=require)
+                store.append(*new, require=[beside, free])
         assert texts(store, one) == ["1", "2"]
         with pytest.raises(ConcurrencyConflict):
             store.append(*new, require=[StreamAt(read, 1), also_free])
