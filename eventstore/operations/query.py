@@ -223,5 +223,5 @@ def _is_wanted(position: ColumnElement[int]) -> ColumnElement[bool]:
     after, seen = parameter("after", BigInteger), parameter("seen", ARRAY(BigInteger))
     # No position is above it; a range of two ends is what the planner takes for a small part of a
     # table that it has no statistics of.
-    highest = literal_column(f"{MAX_VERSION}")
+    highest: ColumnElement[int] = literal_column(str(MAX_VERSION))
     return and_(position > after, position <= highest, position != func.all(seen))

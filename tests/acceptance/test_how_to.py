@@ -36,3 +36,13 @@ def test_share_commits(committed_database: URL, capsys: pytest.CaptureFixture[st
         names[engine].dispose()
 
     assert capsys.readouterr().out == blocks("group-commit.md", "text")
+
+
+def test_decide_across_streams(committed_database: URL, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {"__name__": "guide", "url": committed_database}
+    page = "decide-across-streams.md"
+    # Pasted into a file, it has no `from __future__ import annotations` of ours.
+    exec(compile(blocks(page, "python"), page, "exec", dont_inherit=True), names)
+    names["engine"].dispose()
+
+    assert capsys.readouterr().out == blocks(page, "text")

@@ -29,9 +29,11 @@ from eventstore import (
     AsyncInMemoryEventStore,
     AsyncRepository,
     AsyncSqlAlchemyEventStore,
+    Claims,
     ConcurrencyConflict,
     DecidedAggregate,
     Decider,
+    DecisionModel,
     EventEnvelope,
     EventFilter,
     EventMetadata,
@@ -39,12 +41,17 @@ from eventstore import (
     EventStore,
     EveryEvents,
     EveryInterval,
+    Fold,
     GroupCommitWriter,
     ImportProgress,
     InMemoryEventStore,
     LoadedStream,
     OnEvents,
     Outcome,
+    Query,
+    QueryItem,
+    QueryResult,
+    QueryToken,
     ReadOptions,
     Repository,
     Retries,
@@ -59,8 +66,12 @@ from eventstore import (
     UnknownPayload,
     Upcast,
     applies,
+    async_execute_decision,
     causation,
     caused_by,
+    combine,
+    execute_decision,
+    no_new,
 )
 from eventstore.testing.races import Race, Runner, pausing
 from eventstore.testing.scenarios import Scenario, given
@@ -278,6 +289,37 @@ async def async_repositories(
     assert_type((await decided.load("1")).state, int)
 
 
+def decisions(
+    store: EventStore, sessions: sessionmaker[Session], event: EventEnvelope[Any]
+) -> None:
+    query = Query(QueryItem(types=["order-placed"], tags=["order:1"]), QueryItem(tags=["cart:2"]))
+    result = store.read_by_query(query)
+    assert_type(result, QueryResult)
+    assert_type(result.events, tuple[EventEnvelope[Any], ...])
+    assert_type(QueryToken.parse(str(result.token)), QueryToken)
+    assert_type(store.read_by_query(Query.all(), after=result.token, as_type=bytes), QueryResult)
+    add = StreamAppend("s", ANY, [event])
+    store.append(add, require=no_new(query, after=result.token))
+    store.append(add, require=[StreamAt("t", 0), no_new(query, after=str(result.token))])
+    count: Fold[int] = Fold(0, {"order-placed": lambda count, _: count + 1}, tags=["order:1"])
+    assert_type(count.state_of(result), int)
+    claim = Claims("email", key=b"0" * 16).on("ann@example.org")
+    assert_type(claim.state_of(result), str | None)
+    model = combine(Place, order_id=claim)
+    assert_type(model, DecisionModel[Place])
+    assert_type(execute_decision(store, model, lambda _: [add, add]), AppendResult)
+    execute_decision(lambda: eventstore.event_store(sessions), count, lambda _: add)
+    held: DecisionModel[str | None] = claim
+    execute_decision(store, held, lambda _: add, retries=Retries(attempts=3), sleep=print)
+
+
+async def async_decisions(store: AsyncEventStore, add: StreamAppend) -> None:
+    result = await store.read_by_query(Query.all())
+    await store.append(add, require=no_new(Query.all(), after=result.token))
+    model = Claims("email").on("ann@example.org")
+    assert_type(await async_execute_decision(store, model, lambda _: add), AppendResult)
+
+
 def context(event: EventEnvelope[Any]) -> None:
     with causation(correlation_id="c", user_id="ann", tenant=7) as metadata:
         assert_type(metadata, EventMetadata)
@@ -304,6 +346,8 @@ def domain_mistakes(store: EventStore, async_store: AsyncEventStore) -> None:
 
 
 def mistakes(store: SqlAlchemyEventStore) -> None:
+    store.append(StreamAppend("s", 0, [envelope]), require=Query.all())  # type: ignore[arg-type]
+    execute_decision(store, Claims("e").on("v"), lambda _: envelope)  # type: ignore[arg-type, return-value]
     store.append_to_stream("s", "0", [envelope])  # type: ignore[arg-type]
     store.append_to_stream("s", 0, envelope)  # type: ignore[arg-type]
     store.append_to_stream("s", 0, [OrderPlaced(order_id="1")])  # type: ignore[list-item]
