@@ -132,17 +132,20 @@ def encode_batches(
     return batches
 
 
-def encode_event(
+def encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:
+    """Return one event as it will be stored; raises what :func:`encode_batch` does."""
+    check_envelope(event)
+    return encode_checked(stream_id, event, codec)
+
+
+def encode_checked(
     stream_id: str, event: AnyEnvelope, codec: PayloadCodec, *, in_context: bool = True
 ) -> EncodedEvent:
-    """Return one event as it will be stored; raises what :func:`encode_batch` does.
+    """Return as :func:`encode_event` an event that :func:`check_envelope` has let through.
 
     ``in_context`` completes the metadata by the context; what happened elsewhere has another one.
     """
-    if not isinstance(event, EventEnvelope):
-        raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
-    _refuse_unchecked_copy(event)
-    tags = check_tags(event.tags) if event.tags else ()
+    tags = tuple(dict.fromkeys(event.tags))
     event_type, event_data = codec.encode(event)
     metadata = encode_metadata(
         event_type,
@@ -162,8 +165,10 @@ def encode_event(
     )
 
 
-def _refuse_unchecked_copy(event: AnyEnvelope) -> None:
+def check_envelope(event: AnyEnvelope) -> None:
     """Raise TypeError or ValueError for what ``model_copy(update=...)`` has not validated."""
+    if not isinstance(event, EventEnvelope):
+        raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
     if not isinstance(event.event_id, UUID):
         raise TypeError(f"event_id must be a UUID, not {event.event_id!r}")
     if not isinstance(event.metadata, EventMetadata):
@@ -174,6 +179,8 @@ def _refuse_unchecked_copy(event: AnyEnvelope) -> None:
         check_text("aggregate_id", event.aggregate_id, MAX_ID_LENGTH)
     if event.event_type != "":
         check_text("event_type", event.event_type, MAX_TYPE_LENGTH)
+    if event.tags != ():
+        check_tags(event.tags)
     if event.metadata.idempotency_key is not None:
         check_text("idempotency_key", event.metadata.idempotency_key, MAX_ID_LENGTH)
 
