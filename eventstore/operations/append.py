@@ -120,7 +120,9 @@ def append(
     if conditions:
         with in_transaction(connection):
             known = enforce(connection, conditions, batches, codec=codec, schema=schema)
-            result = known or _append_batches(connection, batches, missed, schema=schema)
+            result = known or _append_batches(
+                connection, batches, missed, schema=schema, tags_held=True
+            )
     else:
         result = _append_batches(connection, batches, missed, schema=schema)
     if any(batch.events for batch in batches):
@@ -134,12 +136,13 @@ def _append_batches(
     missed: MissedEvents | None,
     *,
     schema: str | None,
+    tags_held: bool = False,
 ) -> AppendResult:
     if len(batches) == 1 and batches[0].events:
-        return append_batch(connection, batches[0], missed, schema=schema)
+        return append_batch(connection, batches[0], missed, schema=schema, tags_held=tags_held)
     if not any(batch.events for batch in batches):
         return AppendResult(verdict.check_streams(connection, batches, schema=schema))
-    return _append_under_lock(connection, batches, schema=schema)
+    return _append_under_lock(connection, batches, schema=schema, tags_held=tags_held)
 
 
 def append_batch(
@@ -149,26 +152,34 @@ def append_batch(
     *,
     schema: str | None,
     positions: bool = True,
+    tags_held: bool = False,
 ) -> AppendResult:
     """Write one batch by one statement; if it can't, find out why, or do it behind a lock.
 
-    ``missed``: someone wants them with a conflict; ``positions``: someone wants to know them.
+    ``missed``: someone wants them with a conflict; ``positions``: someone wants to know them;
+    ``tags_held``: the transaction has locked whoever could mind the events' tags out.
     """
-    appended = _try(connection, batch, schema=schema, positions=positions)
+    appended = _try(connection, batch, schema=schema, positions=positions, tags_held=tags_held)
     if appended is not None:
         return AppendResult((appended,))
     if missed is not None:
         missed.refuse_late(connection, batch, schema=schema)
     known = verdict.judge(connection, [batch], schema=schema)
-    return known or _append_under_lock(connection, [batch], schema=schema)
+    return known or _append_under_lock(connection, [batch], schema=schema, tags_held=tags_held)
 
 
 def _try(
-    connection: Connection, batch: EncodedBatch, *, schema: str | None, positions: bool
+    connection: Connection,
+    batch: EncodedBatch,
+    *,
+    schema: str | None,
+    positions: bool,
+    tags_held: bool,
 ) -> AppendedStream | None:
     """Write the batch if nothing speaks against it; None if nothing was written."""
     if not is_autocommit(connection):
-        return _write(connection, batch, schema=schema, clash=_Clash.PASSED_OVER)
+        clash = _Clash.PASSED_OVER
+        return _write(connection, batch, schema=schema, clash=clash, tags_held=tags_held)
     try:
         if isinstance(batch.expected_version, int) and not positions and not batch.tags:
             return _write_at(connection, batch, batch.expected_version, schema=schema)
@@ -178,14 +189,18 @@ def _try(
 
 
 def _append_under_lock(
-    connection: Connection, batches: Sequence[EncodedBatch], *, schema: str | None
+    connection: Connection,
+    batches: Sequence[EncodedBatch],
+    *,
+    schema: str | None,
+    tags_held: bool,
 ) -> AppendResult:
     """Lock the rows of all streams, judge, and write: nobody else can change the outcome."""
     batch = batches[0]
     tags = {tag for batch in batches for tag in batch.tags}
     try:
         with atomic(connection):
-            if tags:
+            if tags and not tags_held:
                 lock_tags(connection, tags, schema=schema)
             stream_ids = [batch.stream_id for batch in batches]
             run(connection, _lock_streams(), {"stream_ids": stream_ids}, schema=schema)
@@ -194,7 +209,8 @@ def _append_under_lock(
                 return known
             written = []
             for batch in batches:
-                appended = _write(connection, batch, schema=schema, clash=_Clash.RAISED)
+                clash = _Clash.RAISED
+                appended = _write(connection, batch, schema=schema, clash=clash, tags_held=True)
                 if appended is None:
                     # Only an id that was committed to another stream meanwhile stops it here.
                     verdict.judge(connection, batches, schema=schema)
@@ -214,7 +230,12 @@ def _append_under_lock(
 
 
 def _write(
-    connection: Connection, batch: EncodedBatch, *, schema: str | None, clash: _Clash
+    connection: Connection,
+    batch: EncodedBatch,
+    *,
+    schema: str | None,
+    clash: _Clash,
+    tags_held: bool = False,
 ) -> AppendedStream | None:
     """Run the append statement; None if nothing was written."""
     if not batch.events:
@@ -223,6 +244,8 @@ def _write(
         )
         return AppendedStream(batch.stream_id, version, ())
     shape, values = _shape_and_values(batch, clash)
+    if tags_held and shape.tagged:
+        values["tags"] = []
     rows = run(connection, _append_statement(shape), values, schema=schema).all()
     if not rows:
         return None

@@ -102,6 +102,21 @@ def test_a_transaction_of_many_tags_takes_only_so_many(
         assert own_locks(session) == 2  # the count ends with its transaction
 
 
+@pytest.mark.parametrize("streams", [1, 2])
+def test_what_an_append_has_locked_is_not_counted_again(
+    sessions: sessionmaker[Session], streams: int
+) -> None:
+    """Else one of these would take the gate while it shares it with the other."""
+    with sessions() as one, sessions() as other:
+        for session, name in ((one, "one"), (other, "other")):
+            batch = [event("x", tags=[f"{name}:{number}"]) for number in range(200)]
+            appends = [StreamAppend(f"{name}-{number}", ANY, batch[number::streams])
+                       for number in range(streams)]  # fmt: skip
+            condition = no_new(Query(QueryItem(tags=[f"{name}:0"])))
+            SqlAlchemyEventStore(session).append(*appends, require=condition)
+        assert own_locks(one) == own_locks(other) == 201
+
+
 def test_stores_in_one_database_do_not_lock_one_another(
     engine: Engine, sessions: sessionmaker[Session]
 ) -> None:
