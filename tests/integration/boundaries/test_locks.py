@@ -97,9 +97,15 @@ def test_a_transaction_of_many_tags_takes_only_so_many(
             lambda: deciding_store.append(StreamAppend("d", ANY, []), require=condition), commit_it
         )
         assert isinstance(refused, AppendConditionFailed)
-    with sessions() as session:
-        SqlAlchemyEventStore(session).append_to_stream("s", ANY, [event("x", tags=["a", "b"])])
-        assert own_locks(session) == 2  # the count ends with its transaction
+
+
+def test_the_count_ends_with_its_transaction(engine: Engine) -> None:
+    with engine.connect() as connection, Session(connection) as session:
+        for number in range(2):
+            batch = [event("x", tags=[f"{number}:{each}"]) for each in range(200)]
+            SqlAlchemyEventStore(session).append_to_stream("s", ANY, batch)
+            assert own_locks(session) == 200
+            session.commit()
 
 
 @pytest.mark.parametrize("streams", [1, 2])
