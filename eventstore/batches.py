@@ -50,12 +50,19 @@ class EncodedEvent(NamedTuple):
     occurred_at: datetime
     metadata: bytes
     idempotency_key: str | None
+    #: The payload with what is personal in plain text, as long as ``event_data`` is empty: until it
+    #: is sealed. One that can't be, since a subject is forgotten, stays so.
+    unsealed: bytes | None = None
 
     def says_the_same_as(self, other: EncodedEvent) -> bool:
-        """Tell whether both have the same type and payload; when and by whom doesn't matter."""
-        return self.event_type == other.event_type and canonical_json(
-            self.event_data
-        ) == canonical_json(other.event_data)
+        """Tell whether both have the same type and payload; when and by whom doesn't matter.
+
+        A payload that can't be sealed any more is not compared.
+        """
+        return self.event_type == other.event_type and (
+            not self.event_data
+            or canonical_json(self.event_data) == canonical_json(other.event_data)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +77,11 @@ class EncodedBatch:
     def keyed(self) -> bool:
         """Tell whether any event carries an idempotency key."""
         return any(event.idempotency_key is not None for event in self.events)
+
+    @property
+    def sealed(self) -> bool:
+        """Tell whether all of it can be stored: nothing personal is in plain text."""
+        return all(event.event_data for event in self.events)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +148,9 @@ def encode_event(
         raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
     _refuse_unchecked_copy(event)
     event_type, event_data = codec.encode(event)
+    unsealed = None
+    if event_type in codec.personal:
+        event_data, unsealed = b"", event_data
     return EncodedEvent(
         event_id=event.event_id,
         aggregate_id=event.aggregate_id or stream_id,
@@ -149,6 +164,7 @@ def encode_event(
             codec.schema_version(event_type),
         ),
         idempotency_key=event.metadata.idempotency_key,
+        unsealed=unsealed,
     )
 
 

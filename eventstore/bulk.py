@@ -90,7 +90,8 @@ def import_events(
     if check_number("batch_size", batch_size) == 0:
         raise ValueError("batch_size must be at least 1")
     codec = codec_of(registry)
-    run = _Import(engine_for_copy(engine, "import_events"), check_schema(schema), on_progress)
+    copying = engine_for_copy(engine, "import_events")
+    run = _Import(copying, codec, check_schema(schema), on_progress)
     with ThreadPoolExecutor(1, thread_name_prefix="eventstore-import") as writer:
         writing: Future[ImportedBatch] | None = None
         try:
@@ -112,6 +113,7 @@ class _Import:
     def __init__(
         self,
         engine: Engine,
+        codec: PayloadCodec,
         schema: str | None,
         on_progress: Callable[[ImportProgress], object] | None,
     ) -> None:
@@ -123,6 +125,7 @@ class _Import:
         self._began = monotonic()
         # The first batch tells whether this import goes on where another ended.
         self._look_up = True
+        self._codec = codec
         self._open_keys: frozenset[tuple[str, str]] = frozenset()
         self.progress = ImportProgress(
             imported=0, already_imported=0, new_streams=0, position=0, seconds=0.0
@@ -138,6 +141,7 @@ class _Import:
                         batch,
                         look_up=self._look_up,
                         open_keys=self._open_keys,
+                        codec=self._codec,
                         schema=self._schema,
                     )
                 break
@@ -230,7 +234,7 @@ def _encode(envelope: AnyEnvelope, codec: PayloadCodec, *, keep_versions: bool) 
 
 
 def _size(event: StreamEvent) -> int:
-    size = len(event.event.event_data) + len(event.event.metadata)
+    size = len(event.event.event_data or event.event.unsealed or b"") + len(event.event.metadata)
     if size > MAX_BATCH_BYTES:
         raise ValueError(f"the event has {size} bytes as JSON, at most {MAX_BATCH_BYTES} are taken")
     return size

@@ -54,6 +54,7 @@ from eventstore.operations.incoming import (
 )
 from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import parameter, run
+from eventstore.operations.subject_keys import seal
 from eventstore.operations.transactions import atomic, connection_of, is_autocommit, schema_of
 from eventstore.streams import ANY
 
@@ -89,6 +90,9 @@ def append_to_stream(
     schema = schema_of(connection, schema)
     if not batch.events:
         return verdict.check_stream(connection, stream_id, batch.expected_version, schema=schema)
+    (batch,), before = seal_batches(connection, [batch], codec, schema=schema)
+    if before is not None:
+        return before.streams[0].version
     missed = MissedEvents(codec) if fetch_missed else None
     appended = append_batch(connection, batch, missed, schema=schema, positions=False)
     announce(session, connection)
@@ -105,9 +109,12 @@ def append(
     fetch_missed: bool,
 ) -> AppendResult:
     """Append to several streams, all or nothing, if those of ``require`` are as they should be."""
-    batches = encode_batches(appends, require, codec)
+    encoded = encode_batches(appends, require, codec)
     connection = connection_of(session)
     schema = schema_of(connection, schema)
+    batches, before = seal_batches(connection, encoded, codec, schema=schema)
+    if before is not None:
+        return AppendResult(before.streams[: len(appends)], before.already_appended)
     if len(batches) == 1 and batches[0].events:
         missed = MissedEvents(codec) if fetch_missed else None
         appended = append_batch(connection, batches[0], missed, schema=schema)
@@ -119,6 +126,26 @@ def append(
     result = _append_under_lock(connection, batches, schema=schema)
     announce(session, connection)
     return AppendResult(result.streams[: len(appends)], result.already_appended)
+
+
+def seal_batches(
+    connection: Connection,
+    batches: Sequence[EncodedBatch],
+    codec: PayloadCodec,
+    *,
+    schema: str | None,
+) -> tuple[Sequence[EncodedBatch], AppendResult | None]:
+    """Return the batches as they can be stored, or where they were before a subject was forgotten.
+
+    Raises :class:`~eventstore.SubjectErased` if they are new.
+    """
+    sealed, refusal = seal(connection, batches, codec, schema=schema)
+    if refusal is None:
+        return sealed, None
+    before = verdict.judge(connection, sealed, schema=schema)
+    if before is None:
+        raise refusal
+    return sealed, before
 
 
 def append_batch(

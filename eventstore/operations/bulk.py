@@ -46,6 +46,7 @@ from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
 from eventstore.operations.driver_copy import use_utf8
 from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.statements import fetch, parameter, run
+from eventstore.operations.subject_keys import seal_events
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import atomic, connection_of, schema_of
 
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningInsert
 
     from eventstore.batches import EncodedEvent
+    from eventstore.codec import PayloadCodec
+    from eventstore.errors import SubjectErased
 
 
 #: What an event that is recorded already may meet, where it was taken for a new one.
@@ -88,6 +91,7 @@ def import_batch(
     *,
     look_up: bool,
     open_keys: Collection[tuple[str, str]],
+    codec: PayloadCodec,
     schema: str | None,
 ) -> ImportedBatch:
     """Record those events of ``batch`` that the store doesn't have, in their order.
@@ -98,20 +102,24 @@ def import_batch(
 
     Raises :class:`StreamDeleted`, :class:`DuplicateEvent` for an id that is recorded with another
     stream, type or payload, :class:`IdempotencyMismatch`, :class:`ConcurrencyConflict` for a
-    version that the event doesn't get, and :class:`TransactionConflict`, also if another
-    transaction was quicker to record one of the events.
+    version that the event doesn't get, :class:`SubjectErased` for a new event with personal data of
+    a subject that is forgotten, and :class:`TransactionConflict`, also if another transaction was
+    quicker to record one of the events.
     """
     connection = connection_of(session)
     schema = schema_of(connection, schema)
     use_utf8(connection)
     keys = _keys(batch)
-    events = _leave_out_repeats(batch)
+    sealed, refusal = _seal(connection, batch, codec, schema=schema)
+    events = _leave_out_repeats(sealed)
     recorded = None
-    if not look_up:
+    if not look_up and refusal is None:
         with suppress(*_PERHAPS_RECORDED):
             recorded = _try(connection, events, open_keys, schema=schema)
     if recorded is None:
         events, known = _part(connection, events, schema=schema)
+        if refusal is not None and not all(each.event.event_data for each in events):
+            raise refusal
         # Keys of which a part is recorded go on in the rest.
         recorded = _try(connection, events, {*open_keys, *_keys(known)}, schema=schema)
     if recorded is None:
@@ -124,6 +132,21 @@ def import_batch(
         position=recorded.position,
         keys=keys,
     )
+
+
+def _seal(
+    connection: Connection,
+    batch: Sequence[StreamEvent],
+    codec: PayloadCodec,
+    *,
+    schema: str | None,
+) -> tuple[Sequence[StreamEvent], SubjectErased | None]:
+    """Return the events as they can be stored, and what forbids to store some of them."""
+    if not codec.personal:
+        return batch, None
+    events, refusal = seal_events(connection, [each.event for each in batch], codec, schema=schema)
+    pairs = zip(batch, events, strict=True)
+    return [each._replace(event=event) for each, event in pairs], refusal
 
 
 class _Recorded(NamedTuple):
@@ -260,12 +283,14 @@ def _contents_of(events: Iterable[StreamEvent]) -> str:
     """Return the same parameter with payloads, which are JSON already."""
     rows = []
     for stream_id, _, event in events:
+        # One that can't be sealed any more is NULL, and not compared.
+        data = event.event_data or b"null"
         values = {
             "event_id": event.event_id,
             "stream_id": stream_id,
             "event_type": event.event_type,
         }
-        rows.append(b'%b,"event_data":%b}' % (to_json(values)[:-1], event.event_data))
+        rows.append(b'%b,"event_data":%b}' % (to_json(values)[:-1], data))
     return (b"[%b]" % b",".join(rows)).decode()
 
 
