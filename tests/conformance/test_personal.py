@@ -44,7 +44,7 @@ from eventstore.personal import (
     personal,
 )
 from eventstore.personal.keys import InMemoryKeyStore
-from eventstore.testing.blocking import BlockingEventStore, in_event_loop
+from eventstore.testing.blocking import in_event_loop
 from eventstore.testing.rollback import rolled_back_async_session, rolled_back_session
 from tests.fixtures.learners import (
     ANN,
@@ -69,14 +69,6 @@ if TYPE_CHECKING:
     Opening = Callable[[EventRegistry], AbstractContextManager[Any]]
 
 
-class Store(BlockingEventStore):
-    """An async store that is waited for, and can forget."""
-
-    def forget(self, subject_id: str, **options: Any) -> bool:
-        forgetting: Any = self._store
-        return bool(self._runner.run(forgetting.forget(subject_id, **options)))
-
-
 @pytest.fixture(params=["memory", "async memory", "psycopg", "async psycopg", "asyncpg"])
 def opening(request: pytest.FixtureRequest) -> Opening:
     """How a store is opened with a registry."""
@@ -84,12 +76,12 @@ def opening(request: pytest.FixtureRequest) -> Opening:
     if kind == "memory":
         return _in_memory
     if kind == "async memory":
-        return lambda registry: _blocking(_async_memory(registry))
+        return lambda registry: in_event_loop(_async_memory(registry))
     url: URL = request.getfixturevalue("event_store_database")
     if kind == "psycopg":
         return lambda registry: _sync(url, registry)
     url = url.set(drivername=f"postgresql+{kind.removeprefix('async ')}")
-    return lambda registry: _blocking(_async(url, registry))
+    return lambda registry: in_event_loop(_async(url, registry))
 
 
 @contextmanager
@@ -114,13 +106,6 @@ async def _async(url: URL, registry: EventRegistry) -> AsyncIterator[Any]:
     engine = create_async_engine(url, poolclass=NullPool)
     async with rolled_back_async_session(engine) as session:
         yield AsyncSqlAlchemyEventStore(session, registry)
-
-
-@contextmanager
-def _blocking(opened: Any) -> Iterator[Any]:
-    with in_event_loop(opened) as store:
-        assert isinstance(store, BlockingEventStore)
-        yield Store(store._store, store._runner)
 
 
 @pytest.fixture
@@ -204,12 +189,6 @@ def test_nothing_can_be_stored_for_a_forgotten_subject(store: Any) -> None:
     # What names the subject and says nothing about it can be.
     store.append_to_stream("s", 0, [registered("p", Erased("p"))])
     assert payloads(store) == [Registered(learner_id="p", email=Erased("p"))]
-
-
-@pytest.mark.parametrize("wrong", ["", "x" * 256, "a\0b", 7, None])
-def test_a_subject_has_a_name(store: Any, wrong: Any) -> None:
-    with pytest.raises((TypeError, ValueError), match="subject_id"):
-        store.forget(wrong)
 
 
 class TestRetries:
