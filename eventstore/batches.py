@@ -52,12 +52,19 @@ class EncodedEvent(NamedTuple):
     metadata: bytes
     idempotency_key: str | None
     tags: tuple[str, ...] = ()  #: they stand in ``metadata`` too
+    #: The payload with what is personal in plain text, as long as ``event_data`` is empty: until it
+    #: is sealed. One that can't be, since a subject is forgotten, stays so.
+    unsealed: bytes | None = None
 
     def says_the_same_as(self, other: EncodedEvent) -> bool:
-        """Tell whether both have the same type and payload: metadata and tags don't matter."""
-        return self.event_type == other.event_type and canonical_json(
-            self.event_data
-        ) == canonical_json(other.event_data)
+        """Tell whether both have the same type and payload: metadata and tags don't matter.
+
+        A payload that can't be sealed any more is not compared.
+        """
+        return self.event_type == other.event_type and (
+            not self.event_data
+            or canonical_json(self.event_data) == canonical_json(other.event_data)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +84,11 @@ class EncodedBatch:
     def tags(self) -> set[str]:
         """The tags of all events."""
         return {tag for event in self.events for tag in event.tags}
+
+    @property
+    def sealed(self) -> bool:
+        """Tell whether all of it can be stored: nothing personal is in plain text."""
+        return all(event.event_data for event in self.events)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,6 +159,9 @@ def encode_checked(
     """
     tags = tuple(dict.fromkeys(event.tags))
     event_type, event_data = codec.encode(event)
+    unsealed = None
+    if event_type in codec.personal:
+        event_data, unsealed = b"", event_data
     metadata = encode_metadata(
         event_type,
         enrich(event.metadata) if in_context else event.metadata,
@@ -162,6 +177,7 @@ def encode_checked(
         metadata=with_tags(metadata, tags) if tags else metadata,
         idempotency_key=event.metadata.idempotency_key,
         tags=tags,
+        unsealed=unsealed,
     )
 
 

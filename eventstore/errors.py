@@ -17,6 +17,8 @@
     ├── ConnectionUnusable         sqlstate (retryable on a new connection)
     ├── FeedUnavailable            reason
     ├── SubscriptionError          subscription
+    ├── MasterKeyError             reason
+    ├── SubjectErased              subject_id
     └── SchemaOutOfDate            current, head
 
 The attributes are facts, the message is made of them and says what to do. No message holds a
@@ -269,6 +271,34 @@ class SubscriptionError(EventStoreError):
 
     def __str__(self) -> str:
         return f"subscription {self.subscription!r}: {self.reason}"
+
+
+class MasterKeyError(EventStoreError):
+    """A master key is missing or is another one than was used; ``reason`` says which and why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the master key of personal data can't be used: {self.reason}; give the current key "
+            "first, and every older one that has wrapped keys which are not rotated yet"
+        )
+
+
+class SubjectErased(EventStoreError):
+    """Personal data can't be stored for a subject that was forgotten; nothing was written."""
+
+    def __init__(self, subject_id: str) -> None:
+        super().__init__(subject_id)
+        self.subject_id = subject_id
+
+    def __str__(self) -> str:
+        return (
+            f"subject {self.subject_id!r} was forgotten, and its key with it; give a person who "
+            "comes back a new subject id"
+        )
 
 
 class SchemaOutOfDate(EventStoreError):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, Requirement, StreamAppend
     from eventstore.boundaries import Query, QueryResult, QueryToken
-    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
@@ -153,6 +153,14 @@ class AsyncInMemoryEventStore:
     async def restore_stream(self, stream_id: str) -> None:
         """Open a soft-deleted stream again; its versions go on from where they were."""
         self._store.restore_stream(stream_id)
+
+    async def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool:
+        """Destroy the key of a subject: whatever is read of its personal data is erased.
+
+        Return whether it was forgotten now, and not before. A
+        :class:`~eventstore.personal.SubjectForgotten` event with ``metadata`` says so.
+        """
+        return self._store.forget(subject_id, metadata=metadata)
 
     async def save_snapshot(self, snapshot: AnySnapshot) -> None:
         """Keep ``snapshot``, unless there is one of a later version."""

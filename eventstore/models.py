@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     DateTime,
     Index,
     MetaData,
@@ -32,7 +33,7 @@ STREAM_VERSION_KEY: Final = "uq_events_stream_id_event_version"
 #: The sequence that numbers the events; ``BIGSERIAL`` names it so.
 POSITION_SEQUENCE: Final = "events_sequence_number_seq"
 #: The revision of the schema that these models describe: the newest one in ``alembic/versions``.
-HEAD_REVISION: Final = "es0003"
+HEAD_REVISION: Final = "es0004"
 
 
 class Base(DeclarativeBase):
@@ -192,6 +193,24 @@ class ParkedStreamRecord(Base):
     last_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class SubjectKeyRecord(Base):
+    """A subject's data key, wrapped by a master key; without one, the subject is forgotten."""
+
+    __tablename__ = "subject_keys"
+
+    subject_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    wrapped_key: Mapped[str | None] = mapped_column(Text)  #: as its wrapper has written it
+    master_key_id: Mapped[str | None] = mapped_column(String(255))  #: what has wrapped it
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    forgotten_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "(wrapped_key IS NULL) = (forgotten_at IS NOT NULL)", name="key_or_forgotten"
+        ),
+    )
+
+
 #: The tables, for statements; an ORM class does not tell a type checker that it has one.
 streams_table: Final = cast("Table", StreamRecord.__table__)
 events_table: Final = cast("Table", EventRecord.__table__)
@@ -200,3 +219,4 @@ snapshots_table: Final = cast("Table", SnapshotRecord.__table__)
 subscriptions_table: Final = cast("Table", SubscriptionRecord.__table__)
 workers_table: Final = cast("Table", SubscriptionWorkerRecord.__table__)
 parked_table: Final = cast("Table", ParkedStreamRecord.__table__)
+subject_keys_table: Final = cast("Table", SubjectKeyRecord.__table__)

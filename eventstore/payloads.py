@@ -25,6 +25,9 @@ from eventstore.comparison import first_difference, leaves_of
 from eventstore.errors import SerializationError
 from eventstore.events import EventMetadata
 from eventstore.exactness import equals_by_fields, inexact_part, may_write_nan
+from eventstore.personal.carriers import name_subjects
+from eventstore.personal.checks import personal_problem
+from eventstore.personal.fields import AS_CARRIERS, holds_personal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +68,18 @@ class PayloadType:
         inexact = inexact_part(self.adapter.core_schema)
         if inexact is not None:
             raise TypeError(f"{self._python_type!r} can't be stored exactly: {inexact}")
+        self.check_personal()
+
+    def check_personal(self) -> None:
+        """Raise TypeError if a personal field is nobody's, or would be shown in logs."""
+        problem = personal_problem(self.adapter.core_schema) if self.is_personal else None
+        if problem is not None:
+            raise TypeError(f"{self._python_type!r} can't be stored: {problem}")
+
+    @cached_property
+    def is_personal(self) -> bool:
+        """Tell whether some part of the type is a ``Personal[...]``."""
+        return holds_personal(self.adapter.core_schema)
 
     @cached_property
     def _equals_by_fields(self) -> bool:
@@ -75,18 +90,28 @@ class PayloadType:
         return may_write_nan(self.adapter.core_schema)
 
     def encode(self, event_type: str, payload: object) -> bytes:
-        """Return ``payload`` as JSON that reads back equal, or raise SerializationError."""
-        try:
-            # Not dump_json, which passes on fifteen more arguments.
-            encoded = self.adapter.serializer.to_json(payload, by_alias=True, warnings=False)
-        except Exception:  # noqa: BLE001 - whatever a serialiser of the user's raises
-            path = _path_of_unstorable(payload)
-            raise SerializationError(event_type, path, "is not serialisable as JSON") from None
+        """Return ``payload`` as JSON that reads back equal, or raise SerializationError.
+
+        What is personal in it stands in carriers, and is still to be sealed.
+        """
+        encoded = self._written(event_type, payload)
         if self._verify:
             self._refuse_loss(event_type, payload, encoded)
         if b"\\u0000" in encoded or self._may_write_nan:
             refuse_unstorable(event_type, encoded, "$")
+        if self.is_personal:
+            return name_subjects(event_type, self._written(event_type, payload, AS_CARRIERS))
         return encoded
+
+    def _written(self, event_type: str, payload: object, context: object = None) -> bytes:
+        try:
+            # Not dump_json, which passes on fifteen more arguments.
+            return self.adapter.serializer.to_json(
+                payload, by_alias=True, warnings=False, context=context
+            )
+        except Exception:  # noqa: BLE001 - whatever a serialiser of the user's raises
+            path = _path_of_unstorable(payload)
+            raise SerializationError(event_type, path, "is not serialisable as JSON") from None
 
     def _refuse_loss(self, event_type: str, payload: object, encoded: bytes) -> None:
         try:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, Requirement, StreamAppend
     from eventstore.boundaries import Query, QueryResult, QueryToken
-    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -86,6 +86,8 @@ class EventStore(Protocol):
     def delete_stream(self, stream_id: str, expected_version: ExpectedVersion = None) -> None: ...
 
     def restore_stream(self, stream_id: str) -> None: ...
+
+    def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool: ...
 
     def save_snapshot(self, snapshot: AnySnapshot) -> None: ...
 
@@ -168,6 +170,8 @@ class AsyncEventStore(Protocol):
     ) -> None: ...
 
     async def restore_stream(self, stream_id: str) -> None: ...
+
+    async def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool: ...
 
     async def save_snapshot(self, snapshot: AnySnapshot) -> None: ...
 

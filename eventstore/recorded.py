@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.payloads import SCHEMA_VERSION_MARK, decode_metadata, payload_type
+from eventstore.personal.carriers import MARK, MARK_BYTES
+from eventstore.personal.sealing import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from eventstore.boundaries import Query
     from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope
+    from eventstore.personal.sealing import KeyRing
 
 # The four slots of a pydantic model. `model_construct` fills them too, and takes five times as
 # long.
@@ -74,6 +78,8 @@ class Decoder:
     def __init__(self, as_type: Any, codec: PayloadCodec) -> None:
         self.codec = codec
         self.evolves = as_type is None  #: types are read as what they are today
+        self.opens = bool(codec.personal) and as_type is not bytes
+        self._key_ring: KeyRing | None = None
         self._decode: Callable[[str, str | bytes], Any]
         if as_type is None:
             self._decode = codec.decode
@@ -81,6 +87,17 @@ class Decoder:
             self._decode = _as_it_is
         else:
             self._decode = payload_type(as_type).decode
+
+    def is_sealed(self, event_type: str, encoded: str | bytes) -> bool:
+        """Tell whether an event is to be opened before it is decoded."""
+        mark: Any = MARK if isinstance(encoded, str) else MARK_BYTES
+        return mark in encoded and event_type in self.codec.personal
+
+    def with_keys(self, key_ring: KeyRing) -> Decoder:
+        """Return a decoder that opens personal data by these keys."""
+        opening = copy(self)
+        opening._key_ring = key_ring  # noqa: SLF001 - a copy of our own
+        return opening
 
     def today(
         self, event_type: str, encoded: str | bytes, metadata: str, wanted: frozenset[str]
@@ -90,6 +107,8 @@ class Decoder:
         That is one event, several, or none; none of another type than those ``wanted``, if any
         are named.
         """
+        if self._key_ring is not None and self.is_sealed(event_type, encoded):
+            encoded = self._key_ring.open(Place("event", event_type), encoded)
         if self.evolves and (event_type in self.codec.evolved or SCHEMA_VERSION_MARK in metadata):
             return self.codec.decode_recorded(event_type, encoded, metadata, wanted)
         return ((event_type, self._decode(event_type, encoded), metadata),)

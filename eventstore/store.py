@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, Requirement, StreamAppend
     from eventstore.boundaries import Query, QueryResult, QueryToken
-    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
@@ -304,7 +304,7 @@ class SqlAlchemyEventStore:
 
         :raises SerializationError: its data can't be stored, or not be read back as it was.
         """
-        operations.save_snapshot(self.session, snapshot, schema=self._schema)
+        operations.save_snapshot(self.session, snapshot, codec=self._codec, schema=self._schema)
 
     @overload
     def get_snapshot(
@@ -325,7 +325,24 @@ class SqlAlchemyEventStore:
         :raises SerializationError: the data does not validate as ``as_type``.
         """
         return operations.get_snapshot(
-            self.session, aggregate_id, aggregate_type, as_type, schema=self._schema
+            self.session,
+            aggregate_id,
+            aggregate_type,
+            as_type,
+            codec=self._codec,
+            schema=self._schema,
+        )
+
+    def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool:
+        """Destroy the key of a subject, so that its personal data is erased wherever it is stored.
+
+        Return whether it was forgotten now, and not before. A
+        :class:`~eventstore.personal.SubjectForgotten` event with ``metadata`` is recorded in the
+        same transaction: everybody is told by the feed. Nothing personal can be stored for the
+        subject any more, see ``docs/how-to/personal-data.md``.
+        """
+        return operations.forget(
+            self.session, subject_id, metadata, codec=self._codec, schema=self._schema
         )
 
 

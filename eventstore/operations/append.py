@@ -54,6 +54,7 @@ from eventstore.operations.incoming import (
 )
 from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import parameter, run
+from eventstore.operations.subject_keys import seal
 from eventstore.operations.tags import insert_tags, lock_tags, locks_of_writer
 from eventstore.operations.transactions import (
     atomic,
@@ -96,6 +97,9 @@ def append_to_stream(
     schema = schema_of(connection, schema)
     if not batch.events:
         return verdict.check_stream(connection, stream_id, batch.expected_version, schema=schema)
+    (batch,), before = seal_batches(connection, [batch], codec, schema=schema)
+    if before is not None:
+        return before.streams[0].version
     missed = MissedEvents(codec) if fetch_missed else None
     appended = append_batch(connection, batch, missed, schema=schema, positions=False)
     announce(session, connection)
@@ -113,9 +117,12 @@ def append(
 ) -> AppendResult:
     """Append to several streams, all or nothing, if what ``require`` asks for is so."""
     streams, conditions = check_requirements(require)
-    batches = encode_batches(appends, streams, codec)
+    encoded = encode_batches(appends, streams, codec)
     connection = connection_of(session)
     schema = schema_of(connection, schema)
+    batches, before = seal_batches(connection, encoded, codec, schema=schema)
+    if before is not None:
+        return AppendResult(before.streams[: len(appends)], before.already_appended)
     missed = MissedEvents(codec) if fetch_missed else None
     if conditions:
         with in_transaction(connection):
@@ -143,6 +150,26 @@ def _append_batches(
     if not any(batch.events for batch in batches):
         return AppendResult(verdict.check_streams(connection, batches, schema=schema))
     return _append_under_lock(connection, batches, schema=schema, tags_held=tags_held)
+
+
+def seal_batches(
+    connection: Connection,
+    batches: Sequence[EncodedBatch],
+    codec: PayloadCodec,
+    *,
+    schema: str | None,
+) -> tuple[Sequence[EncodedBatch], AppendResult | None]:
+    """Return the batches as they can be stored, or where they were before a subject was forgotten.
+
+    Raises :class:`~eventstore.SubjectErased` if they are new.
+    """
+    sealed, refusal = seal(connection, batches, codec, schema=schema)
+    if refusal is None:
+        return sealed, None
+    before = verdict.judge(connection, sealed, schema=schema)
+    if before is None:
+        raise refusal
+    return sealed, before
 
 
 def append_batch(

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import suppress
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from pydantic_core import to_json
 from sqlalchemy import (
@@ -52,12 +52,13 @@ from eventstore.operations.driver_copy import use_utf8
 from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.incoming import MAX_BATCH_BYTES
 from eventstore.operations.statements import fetch, parameter, run
+from eventstore.operations.subject_keys import seal_events
 from eventstore.operations.tags import insert_tags, lock_tags
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import atomic, connection_of, schema_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from sqlalchemy import Connection, Select, TableValuedAlias
@@ -65,8 +66,12 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.dml import ReturningInsert
 
     from eventstore.batches import EncodedEvent
+    from eventstore.errors import SubjectErased
     from eventstore.events import AnyEnvelope
     from eventstore.registry import PayloadCodec
+
+    #: Returns an event as it will be stored.
+    _Encode: TypeAlias = Callable[["SourceEvent"], EncodedEvent]
 
 #: What an event that is recorded already may meet, where it was taken for a new one.
 _PERHAPS_RECORDED: Final = (StreamDeleted, IdempotencyMismatch, ConcurrencyConflict)
@@ -110,23 +115,27 @@ def import_batch(
     Raises :class:`StreamDeleted`, :class:`DuplicateEvent` for an id that is recorded with another
     stream, type or payload, :class:`IdempotencyMismatch`, :class:`ConcurrencyConflict` for a
     version that the event doesn't get, and :class:`TransactionConflict`, also if another
-    transaction was quicker to record one of the events. TypeError, ValueError and
+    transaction was quicker to record one of the events; :class:`SubjectErased` for a new event with
+    personal data of a subject that is forgotten. TypeError, ValueError and
     :class:`SerializationError` come with a note that names the event that can't be encoded.
     """
     connection = connection_of(session)
     schema = schema_of(connection, schema)
     use_utf8(connection)
     keys = _keys(batch)
-    events = _leave_out_repeats(batch, codec)
+    encode, refusal = _encoder(connection, batch, codec, schema=schema)
+    events = _leave_out_repeats(batch, encode)
     recorded, known = None, _Known([], 0)
-    if not look_up:
+    if not look_up and refusal is None:
         with suppress(*_PERHAPS_RECORDED):
-            recorded = _try(connection, events, codec, open_keys, schema=schema)
+            recorded = _try(connection, events, encode, open_keys, schema=schema)
     if recorded is None:
-        events, known = _part(connection, events, codec, schema=schema)
+        events, known = _part(connection, events, encode, schema=schema)
+        if refusal is not None and not all(encode(each).event_data for each in events):
+            raise refusal
         # Keys of which a part is recorded go on in the rest.
         recorded = _try(
-            connection, events, codec, {*open_keys, *_keys(known.events)}, schema=schema
+            connection, events, encode, {*open_keys, *_keys(known.events)}, schema=schema
         )
     if recorded is None:
         # Looked up again, in a later transaction, it will be found.
@@ -159,6 +168,27 @@ class _Known(NamedTuple):
     size: int
 
 
+def _encoder(
+    connection: Connection,
+    batch: Sequence[SourceEvent],
+    codec: PayloadCodec,
+    *,
+    schema: str | None,
+) -> tuple[_Encode, SubjectErased | None]:
+    """Return what encodes the batch's events, and what forbids to store some of them.
+
+    Where there may be personal data all of them are encoded first: the keys that seal it can't be
+    asked for while COPY has the connection.
+    """
+    if not codec.personal:
+        return partial(_encode, codec=codec), None
+    events, refusal = seal_events(
+        connection, [_encode(each, codec) for each in batch], codec, schema=schema
+    )
+    sealed = {each.number: event for each, event in zip(batch, events, strict=True)}
+    return (lambda each: sealed[each.number]), refusal
+
+
 def _encode(each: SourceEvent, codec: PayloadCodec) -> EncodedEvent:
     """Return the event as it will be stored: the importer's context is not that of history."""
     try:
@@ -171,7 +201,7 @@ def _encode(each: SourceEvent, codec: PayloadCodec) -> EncodedEvent:
 
 
 def _refuse_too_large(event: EncodedEvent) -> None:
-    size = len(event.event_data) + len(event.metadata)
+    size = len(event.event_data or event.unsealed or b"") + len(event.metadata)
     if size > MAX_BATCH_BYTES:
         raise ValueError(f"the event has {size} bytes as JSON, at most {MAX_BATCH_BYTES} are taken")
 
@@ -184,14 +214,13 @@ def _keys(events: Iterable[SourceEvent]) -> frozenset[tuple[str, str]]:
     )
 
 
-def _leave_out_repeats(batch: Sequence[SourceEvent], codec: PayloadCodec) -> list[SourceEvent]:
+def _leave_out_repeats(batch: Sequence[SourceEvent], encode: _Encode) -> list[SourceEvent]:
     """Return the events, each id once; raise if one stands for two things."""
     first: dict[UUID, SourceEvent] = {}
     for each in batch:
         before = first.setdefault(each.envelope.event_id, each)
         if before is not each and not (
-            before.stream_id == each.stream_id
-            and _encode(before, codec).says_the_same_as(_encode(each, codec))
+            before.stream_id == each.stream_id and encode(before).says_the_same_as(encode(each))
         ):
             raise DuplicateEvent(each.envelope.event_id)
     return list(first.values())
@@ -200,7 +229,7 @@ def _leave_out_repeats(batch: Sequence[SourceEvent], codec: PayloadCodec) -> lis
 def _part(
     connection: Connection,
     events: Sequence[SourceEvent],
-    codec: PayloadCodec,
+    encode: _Encode,
     *,
     schema: str | None,
 ) -> tuple[list[SourceEvent], _Known]:
@@ -210,7 +239,7 @@ def _part(
     recorded = [each for each in events if each.envelope.event_id in known]
     rows = ""
     if recorded:
-        rows = _contents_of(recorded, codec)
+        rows = _contents_of(recorded, encode)
         different = run(connection, _different(), {"rows": rows}, schema=schema).scalar()
         if different is not None:
             raise DuplicateEvent(different)
@@ -221,7 +250,7 @@ def _part(
 def _try(
     connection: Connection,
     events: Sequence[SourceEvent],
-    codec: PayloadCodec,
+    encode: _Encode,
     open_keys: Collection[tuple[str, str]],
     *,
     schema: str | None,
@@ -231,7 +260,7 @@ def _try(
         return _Recorded(new_streams=0, position=0, size=0)
     try:
         with atomic(connection):
-            return _record(connection, events, codec, open_keys, schema=schema)
+            return _record(connection, events, encode, open_keys, schema=schema)
     except IntegrityError as error:
         constraint = constraint_of(error)
         if constraint == EVENT_ID_KEY:
@@ -244,7 +273,7 @@ def _try(
 def _record(
     connection: Connection,
     events: Sequence[SourceEvent],
-    codec: PayloadCodec,
+    encode: _Encode,
     open_keys: Collection[tuple[str, str]],
     *,
     schema: str | None,
@@ -255,7 +284,7 @@ def _record(
     versions = _advance(connection, events, schema=schema)
     new_streams = sum(version == 0 for version in versions.values())
     _refuse_used_keys(connection, _keys(events).difference(open_keys), schema=schema)
-    size = copy_events(connection, _rows(events, versions, codec), schema=schema)
+    size = copy_events(connection, _rows(events, versions, encode), schema=schema)
     if tags:
         ids = ({"event_id": each.envelope.event_id} for each in events if each.envelope.tags)
         run(connection, _insert_tags(), _rows_of(ids), schema=schema)
@@ -280,7 +309,7 @@ def _advance(
 
 
 def _rows(
-    events: Iterable[SourceEvent], versions: dict[str, int], codec: PayloadCodec
+    events: Iterable[SourceEvent], versions: dict[str, int], encode: _Encode
 ) -> Iterator[bytes]:
     """Yield the events' rows for COPY; counts ``versions`` on."""
     for each in events:
@@ -289,7 +318,7 @@ def _rows(
         versions[stream_id] = version = before + 1
         if wanted not in (0, version):
             raise ConcurrencyConflict(wanted - 1, before, stream_id)
-        yield pack_row(stream_id, version, _encode(each, codec))
+        yield pack_row(stream_id, version, encode(each))
 
 
 def _refuse_used_keys(
@@ -319,17 +348,19 @@ def _rows_of(rows: Iterable[Mapping[str, object]]) -> dict[str, str]:
     return {"rows": to_json(list(rows)).decode()}
 
 
-def _contents_of(events: Iterable[SourceEvent], codec: PayloadCodec) -> str:
+def _contents_of(events: Iterable[SourceEvent], encode: _Encode) -> str:
     """Return the same parameter with payloads, which are JSON already."""
     rows = []
     for each in events:
-        event = _encode(each, codec)
+        event = encode(each)
+        # One that can't be sealed any more is NULL, and not compared.
+        data = event.event_data or b"null"
         values = {
             "event_id": event.event_id,
             "stream_id": each.stream_id,
             "event_type": event.event_type,
         }
-        rows.append(b'%b,"event_data":%b}' % (to_json(values)[:-1], event.event_data))
+        rows.append(b'%b,"event_data":%b}' % (to_json(values)[:-1], data))
     return (b"[%b]" % b",".join(rows)).decode()
 
 

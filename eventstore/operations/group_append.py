@@ -36,7 +36,7 @@ from eventstore.errors import ConnectionUnusable, EventStoreError
 from eventstore.grouping import chains_of
 from eventstore.models import events_table, streams_table
 from eventstore.operations import verdict
-from eventstore.operations.append import append_batch, move_streams
+from eventstore.operations.append import append_batch, move_streams, seal_batches
 from eventstore.operations.incoming import STORED, incoming, refuse_too_large, row_of
 from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import fetch
@@ -103,8 +103,14 @@ def append_group(
     """
     schema = schema_of(connection, schema)
     append_alone = partial(_append_alone, connection, codec=codec, schema=schema)
-    outcomes = {each: append_alone(each) for each in group if not each.batch.events}
-    chains = chains_of(each for each in group if each.batch.events)
+    # What is personal has to be sealed first, which takes keys.
+    alone = {
+        each
+        for each in group
+        if not each.batch.events or (codec.personal and not each.batch.sealed)
+    }
+    outcomes = {each: append_alone(each) for each in group if each in alone}
+    chains = chains_of(each for each in group if each not in alone)
     versions = _write(connection, chains, schema=schema) if chains else {}
     for chain in chains:
         first = chain.submissions[0]
@@ -132,6 +138,9 @@ def _append_alone(
             return verdict.check_stream(
                 connection, batch.stream_id, batch.expected_version, schema=schema
             )
+        (batch,), before = seal_batches(connection, [batch], codec, schema=schema)
+        if before is not None:
+            return before.streams[0].version
         appended = append_batch(connection, batch, missed, schema=schema, positions=False)
         return appended.streams[0].version
     except ConnectionUnusable:

@@ -35,6 +35,7 @@ from eventstore.models import events_table, tags_table
 from eventstore.operations.fence import read_mark
 from eventstore.operations.read import SEQUENCE_NUMBER, envelopes, event_columns
 from eventstore.operations.statements import fetch, parameter, run
+from eventstore.operations.subject_keys import with_keys
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.reading import PAGE_SIZE
 from eventstore.recorded import collector_paused, matching_today
@@ -67,8 +68,9 @@ def read_by_query(
         rows = fetch(connection, _page(shape), values, schema=schema)
         if not rows:
             break
+        opening = with_keys(connection, decoder, rows, schema=schema)
         with collector_paused():
-            events += matching_today(envelopes(rows, decoder), query, decoder)
+            events += matching_today(envelopes(rows, opening), query, opening)
         seen.update(row[SEQUENCE_NUMBER] for row in rows)
         values["after"] = rows[-1][SEQUENCE_NUMBER]
     position = max(mark.position, after.position)

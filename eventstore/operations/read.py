@@ -28,6 +28,7 @@ from eventstore.errors import StreamDeleted
 from eventstore.models import events_table, streams_table
 from eventstore.operations.fence import read_mark
 from eventstore.operations.statements import fetch, parameter
+from eventstore.operations.subject_keys import with_keys
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.payloads import TAGS_MARK, tags_of
@@ -57,6 +58,7 @@ def read_stream_page(
 ) -> Page:
     """Return the next events of a stream; raise :class:`StreamDeleted` unless that was allowed."""
     connection = connection_of(session)
+    schema = schema_of(connection, schema)
     rows = fetch(
         connection,
         _stream_page(backward=cursor.backward),
@@ -66,7 +68,7 @@ def read_stream_page(
             "highest": cursor.highest,
             "limit": cursor.limit,
         },
-        schema=schema_of(connection, schema),
+        schema=schema,
     )
     if not rows:
         return EMPTY_PAGE
@@ -75,6 +77,7 @@ def read_stream_page(
         raise StreamDeleted(stream_id, deleted_at)
     if rows[0][EVENT_ID] is None:
         return EMPTY_PAGE  # the stream has no event in the range, but a state
+    decoder = with_keys(connection, decoder, rows, schema=schema)
     return _page(rows, decoder, frozenset(), rows[-1][EVENT_VERSION])
 
 
@@ -99,6 +102,7 @@ def read_feed_page(
 ) -> Page:
     """Return the next events of the feed that match, none of them behind the cursor's bound."""
     connection = connection_of(session)
+    schema = schema_of(connection, schema)
     values: dict[str, Any] = {
         "after": cursor.position,
         "until": cursor.until,
@@ -110,11 +114,12 @@ def read_feed_page(
         connection,
         _feed_page(tuple(given)),
         values | given,
-        schema=schema_of(connection, schema),
+        schema=schema,
     )
     if not rows:
         return EMPTY_PAGE
     wanted = codec.current_types(filters.event_types) if filters else frozenset()
+    decoder = with_keys(connection, decoder, rows, schema=schema)
     return _page(rows, decoder, wanted, rows[-1][SEQUENCE_NUMBER])
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from eventstore.appending import AppendResult, Requirement, StreamAppend
     from eventstore.boundaries import Query, QueryResult, QueryToken
-    from eventstore.events import AnyEnvelope
+    from eventstore.events import AnyEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
     from eventstore.protocols import AsyncEventStore, EventStore
     from eventstore.snapshots import AnySnapshot
@@ -121,6 +121,10 @@ class BlockingEventStore:
     def restore_stream(self, stream_id: str) -> None:
         """Open the stream again."""
         self._runner.run(self._store.restore_stream(stream_id))
+
+    def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool:
+        """Destroy the key of a subject."""
+        return self._runner.run(self._store.forget(subject_id, metadata=metadata))
 
     def save_snapshot(self, snapshot: AnySnapshot) -> None:
         """Keep the snapshot."""

@@ -21,6 +21,7 @@ TABLES = {
     "streams",
     "snapshots",
     "subscriptions",
+    "subject_keys",
     "subscription_workers",
     "parked_streams",
     "eventstore_alembic_version",

@@ -24,6 +24,7 @@ TABLES = {
     "streams",
     "snapshots",
     "subscriptions",
+    "subject_keys",
     "subscription_workers",
     "parked_streams",
 }

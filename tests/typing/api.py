@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
 
 from pydantic import BaseModel
 from sqlalchemy import Engine, create_engine
@@ -72,6 +72,18 @@ from eventstore import (
     combine,
     execute_decision,
     no_new,
+)
+from eventstore.key_rotation import rotate_master_key
+from eventstore.personal import (
+    AsyncKeyStore,
+    AsyncKeyWrapper,
+    Erased,
+    InMemoryKeyStore,
+    KeyStore,
+    KeyWrapper,
+    MasterKeys,
+    Personal,
+    personal,
 )
 from eventstore.testing.races import Race, Runner, pausing
 from eventstore.testing.scenarios import Scenario, given
@@ -214,6 +226,41 @@ async def async_group_commit(engine: AsyncEngine, sync_engine: Engine) -> None:
         assert_type(writer, AsyncGroupCommitWriter)
         assert_type(await writer.append_to_stream("s", None, [envelope]), int)
     AsyncGroupCommitWriter(sync_engine)  # type: ignore[arg-type]
+
+
+class LearnerRegistered(BaseModel):
+    learner_id: str
+    email: Annotated[Personal[str], personal(subject="learner_id")]
+    phone: Annotated[Personal[str] | None, personal(subject="learner_id")] = None
+
+
+def personal_data(event: LearnerRegistered) -> None:
+    assert_type(event.email, str | Erased)
+    assert_type(event.phone, str | Erased | None)
+    event.email.lower()  # type: ignore[union-attr]
+    if not isinstance(event.email, Erased):
+        assert_type(event.email, str)
+    LearnerRegistered(learner_id="1", email="ann@example.org")
+    LearnerRegistered(learner_id="1", email=Erased("1"))
+    LearnerRegistered(learner_id="1", email=7)  # type: ignore[arg-type]
+    LearnerRegistered(learner_id="1")  # type: ignore[call-arg]
+
+
+def keys_of_personal_data(kms: AsyncKeyWrapper, vault: AsyncKeyStore, engine: Engine) -> None:
+    keys: KeyWrapper = MasterKeys.from_environment()
+    own: KeyStore = InMemoryKeyStore()
+    registry.use_keys(keys)
+    registry.use_keys(kms, vault)
+    registry.use_keys(keys, own)
+    registry.use_keys(b"")  # type: ignore[arg-type]
+    assert_type(rotate_master_key(engine, keys, schema="orders", on_progress=print), int)
+    assert_type(InMemoryEventStore(registry).forget("1"), bool)
+
+
+async def forgetting(store: AsyncSqlAlchemyEventStore, sync: SqlAlchemyEventStore) -> None:
+    assert_type(sync.forget("1"), bool)
+    assert_type(await store.forget("1", metadata=EventMetadata(user_id="officer")), bool)
+    assert_type(await AsyncInMemoryEventStore(registry).forget("1"), bool)
 
 
 def facts_of_an_error(error: ConcurrencyConflict) -> None:

@@ -19,10 +19,12 @@ from eventstore.errors import (
     EventStoreError,
     FeedUnavailable,
     IdempotencyMismatch,
+    MasterKeyError,
     SchemaOutOfDate,
     SerializationError,
     StreamDeleted,
     StreamNotFound,
+    SubjectErased,
     SubscriptionError,
     TransactionConflict,
     UnknownEventType,
@@ -99,11 +101,17 @@ EXAMPLES: list[tuple[EventStoreError, dict[str, object], list[str]]] = [
         ["'totals'", "start it again"],
     ),
     (
-        SchemaOutOfDate(None, "es0003"),
-        {"current": None, "head": "es0003"},
-        ["unknown or none", "es0003", "alembic upgrade head"],
+        MasterKeyError("it is missing"),
+        {"reason": "it is missing"},
+        ["it is missing", "give the current key first"],
     ),
-    (SchemaOutOfDate("es0001", "es0003"), {"current": "es0001", "head": "es0003"}, ["es0001"]),
+    (SubjectErased("learner-1"), {"subject_id": "learner-1"}, ["'learner-1'", "a new subject id"]),
+    (
+        SchemaOutOfDate(None, "es0004"),
+        {"current": None, "head": "es0004"},
+        ["unknown or none", "es0004", "alembic upgrade head"],
+    ),
+    (SchemaOutOfDate("es0001", "es0004"), {"current": "es0001", "head": "es0004"}, ["es0001"]),
 ]
 
 each_example = pytest.mark.parametrize(

@@ -41,6 +41,7 @@ from eventstore.testing.conformance.arguments import Arguments
 from eventstore.testing.conformance.deleting import Deleting
 from eventstore.testing.conformance.evolving import EvolvingTypes, first_deployment
 from eventstore.testing.conformance.feed import FeedReading
+from eventstore.testing.conformance.forgetting import Forgetting
 from eventstore.testing.conformance.loading import Loading, Missed
 from eventstore.testing.conformance.payloads import Metadata, PlainPayloads, TypedPayloads
 from eventstore.testing.conformance.querying import AppendConditions, Querying, Tags
@@ -69,6 +70,7 @@ class _Suite(
     StreamReading,
     FeedReading,
     Snapshots,
+    Forgetting,
     Loading,
     Missed,
     Tags,
