@@ -107,6 +107,11 @@ class SubjectKeys:
     store: KeyStore | AsyncKeyStore | None  #: None: the one that belongs to the event store
 
 
+def store_of(keys: SubjectKeys | None, own: KeyStore) -> KeyStore | AsyncKeyStore:
+    """Return where keys are kept: elsewhere, or in the event store's ``own`` place."""
+    return own if keys is None or keys.store is None else keys.store
+
+
 def check_keys(wrapper: Any, store: Any) -> SubjectKeys:
     """Return both, or raise TypeError for what has not the methods, awaited or not."""
     if not isinstance(wrapper, KeyWrapper):
