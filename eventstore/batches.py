@@ -19,6 +19,7 @@ from eventstore.correlation import enrich
 from eventstore.errors import DuplicateEvent, IdempotencyMismatch
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.payloads import canonical_json, encode_metadata, with_tags
+from eventstore.personal.carriers import MARK_BYTES
 from eventstore.streams import (
     MAX_ID_LENGTH,
     MAX_TYPE_LENGTH,
@@ -160,7 +161,7 @@ def encode_checked(
     tags = tuple(dict.fromkeys(event.tags))
     event_type, event_data = codec.encode(event)
     unsealed = None
-    if event_type in codec.personal:
+    if MARK_BYTES in event_data and event_type in codec.personal:
         event_data, unsealed = b"", event_data
     metadata = encode_metadata(
         event_type,

@@ -40,7 +40,7 @@ from eventstore.errors import (
 from eventstore.loading import LoadedStream
 from eventstore.payloads import as_jsonb, decode_metadata, payload_type
 from eventstore.personal.erasure import ERASURES_STREAM, check_subject_id, erasure_of
-from eventstore.personal.keys import InMemoryKeyStore
+from eventstore.personal.keys import InMemoryKeyStore, store_of
 from eventstore.personal.sealing import refuse_opened
 from eventstore.personal.vault import Vault, refuse_to_wait
 from eventstore.reading import (
@@ -458,8 +458,7 @@ class InMemoryEventStore:
         :class:`~eventstore.personal.SubjectForgotten` event with ``metadata`` says so.
         """
         event = erasure_of(check_subject_id(subject_id), metadata)
-        keys = self._codec.keys
-        done = ((keys and keys.store) or self._key_store).forget(subject_id)
+        done = store_of(self._codec.keys, self._key_store).forget(subject_id)
         if isinstance(done, Awaitable):
             refuse_to_wait(done)
         batches = encode_batches([StreamAppend(ERASURES_STREAM, ANY, [event])], (), JsonPayloads())

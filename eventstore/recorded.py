@@ -78,15 +78,17 @@ class Decoder:
     def __init__(self, as_type: Any, codec: PayloadCodec) -> None:
         self.codec = codec
         self.evolves = as_type is None  #: types are read as what they are today
-        self.opens = bool(codec.personal) and as_type is not bytes
         self._key_ring: KeyRing | None = None
         self._decode: Callable[[str, str | bytes], Any]
+        #: Personal data is opened for types that know of it; others show what is stored.
+        self.opens = bool(codec.personal)
         if as_type is None:
             self._decode = codec.decode
         elif as_type is bytes:
-            self._decode = _as_it_is
+            self._decode, self.opens = _as_it_is, False
         else:
-            self._decode = payload_type(as_type).decode
+            wanted = payload_type(as_type)
+            self._decode, self.opens = wanted.decode, self.opens and wanted.is_personal
 
     def is_sealed(self, event_type: str, encoded: str | bytes) -> bool:
         """Tell whether an event is to be opened before it is decoded."""

@@ -30,7 +30,7 @@ from eventstore.codec import JsonPayloads, PayloadCodec, Recorded, UnknownPayloa
 from eventstore.errors import SerializationError, UnknownEventType, UpcastingError
 from eventstore.payloads import JSON_VALUE, PayloadType, schema_version_of, with_schema_version
 from eventstore.personal.erasure import SUBJECT_FORGOTTEN, SubjectForgotten
-from eventstore.personal.keys import SubjectKeys
+from eventstore.personal.keys import check_keys
 from eventstore.schemas import json_schema_of
 from eventstore.streams import MAX_TYPE_LENGTH, check_number, check_text
 from eventstore.upcasting import Splitter, Step, Upcaster, Upcasting
@@ -39,7 +39,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from eventstore.events import AnyEnvelope
-    from eventstore.personal.keys import AsyncKeyStore, AsyncKeyWrapper, KeyStore, KeyWrapper
+    from eventstore.personal.keys import (
+        AsyncKeyStore,
+        AsyncKeyWrapper,
+        KeyStore,
+        KeyWrapper,
+        SubjectKeys,
+    )
 
 __all__ = ["EventRegistry", "PayloadCodec", "RegisteredType", "codec_of"]
 
@@ -172,9 +178,9 @@ class EventRegistry:
         ``store`` keeps the subjects' keys, by default the table beside the events. The event
         type of :class:`~eventstore.personal.SubjectForgotten` is registered too, if it isn't yet.
         """
+        self.keys = check_keys(keys, store)
         if SUBJECT_FORGOTTEN not in self._types:
             self.register(SUBJECT_FORGOTTEN, SubjectForgotten)
-        self.keys = SubjectKeys(keys, store)
 
     def _check_names(
         self, event_type: str, version: int, aliases: Iterable[str]

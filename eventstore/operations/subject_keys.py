@@ -38,6 +38,7 @@ from eventstore.operations.statements import parameter, run
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.personal.carriers import MARK_BYTES
 from eventstore.personal.ciphers import WrappedKey
+from eventstore.personal.keys import store_of
 from eventstore.personal.sealing import refuse_opened
 from eventstore.personal.vault import Vault, refuse_to_wait
 
@@ -179,9 +180,7 @@ def destroy_key(
     connection: Connection, subject_id: str, codec: PayloadCodec, *, schema: str | None
 ) -> None:
     """Destroy the key of a subject, wherever keys are kept."""
-    kept_elsewhere = None if codec.keys is None else codec.keys.store
-    store = kept_elsewhere or SubjectKeyTable(connection, schema)
-    done = store.forget(subject_id)
+    done = store_of(codec.keys, SubjectKeyTable(connection, schema)).forget(subject_id)
     if isinstance(done, Awaitable):
         _wait(done)
 

@@ -50,7 +50,8 @@ def form_of(value: object) -> str | None:
     if not isinstance(value, dict) or KEY not in value:
         return None
     form = value[KEY]
-    return form if isinstance(form, str) and _FIELDS.get(form) == value.keys() else None
+    is_known = isinstance(form, str) and _FIELDS.get(form) == value.keys()
+    return form if is_known and isinstance(value.get("subject", ""), str) else None
 
 
 def replaced(value: Any, replacement: Replacement, path: str = "$") -> Any:

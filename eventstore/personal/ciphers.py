@@ -15,7 +15,6 @@ from __future__ import annotations
 import hmac
 import os
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -85,7 +84,7 @@ class MasterKeys:
             raise MasterKeyError(f"the environment variable {variable} has none")
         try:
             return cls(*(b64decode(text, validate=True) for text in texts))
-        except (Base64Error, ValueError):
+        except ValueError:
             reason = f"the environment variable {variable} must hold {KEY_BYTES} bytes in base64"
             raise MasterKeyError(reason) from None
 
@@ -119,7 +118,7 @@ class MasterKeys:
             raise MasterKeyError(reason)
         try:
             return _decrypted(key, b64decode(wrapped.text, validate=True), subject_id.encode())
-        except (UnopenableError, Base64Error):
+        except (UnopenableError, ValueError):
             reason = (
                 f"the data key that {wrapped.master_key_id!r} has wrapped for a subject was changed"
             )

@@ -137,7 +137,7 @@ def _kind_of(value: object) -> str:
         return ERASED
     if isinstance(value, dict) and KEY in value:
         kind = value[KEY]
-        return kind if kind in {OPENED, ERASED} else _UNREADABLE
+        return kind if kind in (OPENED, ERASED) else _UNREADABLE
     return _VALUE
 
 

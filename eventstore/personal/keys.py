@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from eventstore.personal.ciphers import WrappedKey
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 StoredKey: TypeAlias = WrappedKey | None
 
 
+@runtime_checkable
 class KeyWrapper(Protocol):
     """Wraps data keys by a master key that never leaves it: :class:`MasterKeys`, or a KMS."""
 
@@ -48,6 +49,7 @@ class AsyncKeyWrapper(Protocol):
         """Return the data key; raise :class:`~eventstore.MasterKeyError` if it can't."""
 
 
+@runtime_checkable
 class KeyStore(Protocol):
     """Keeps the wrapped keys: the table beside the events, or a place that no backup has."""
 
@@ -103,3 +105,19 @@ class SubjectKeys:
 
     wrapper: KeyWrapper | AsyncKeyWrapper
     store: KeyStore | AsyncKeyStore | None  #: None: the one that belongs to the event store
+
+
+def store_of(keys: SubjectKeys | None, own: KeyStore) -> KeyStore | AsyncKeyStore:
+    """Return where keys are kept: elsewhere, or in the event store's ``own`` place."""
+    return own if keys is None or keys.store is None else keys.store
+
+
+def check_keys(wrapper: Any, store: Any) -> SubjectKeys:
+    """Return both, or raise TypeError for what has not the methods, awaited or not."""
+    if not isinstance(wrapper, KeyWrapper):
+        raise TypeError(
+            f"keys must have current_id, wrap and unwrap, as MasterKeys has; not {type(wrapper)}"
+        )
+    if store is not None and not isinstance(store, KeyStore):
+        raise TypeError(f"store must have read, add and forget; not {type(store)}")
+    return SubjectKeys(wrapper, store)

@@ -7,7 +7,6 @@ aggregate, its JSON path and its subject. Put elsewhere, it can't be opened.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
@@ -86,7 +85,7 @@ class KeyRing:
                 value = key.open(
                     b64decode(carrier["data"], validate=True), place.context(path, subject)
                 )
-            except (UnopenableError, Base64Error, TypeError):
+            except (UnopenableError, ValueError, TypeError):
                 raise SerializationError(place.type, path, _CHANGED) from None
             return {KEY: OPENED, "subject": subject, "value": from_json(value)}
 

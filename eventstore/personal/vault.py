@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from eventstore.errors import SerializationError, SubjectErased
 from eventstore.personal.carriers import MARK_BYTES, OPENED, SEALED, subjects_in
 from eventstore.personal.ciphers import DataKey, new_data_key
+from eventstore.personal.keys import store_of
 from eventstore.personal.sealing import KeyRing, Place
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from eventstore.batches import EncodedEvent
-    from eventstore.personal.keys import AsyncKeyStore, KeyStore, StoredKey, SubjectKeys
+    from eventstore.personal.keys import KeyStore, StoredKey, SubjectKeys
     from eventstore.recorded import Decoder
 
 #: Waits for what an asynchronous key store or wrapper has returned.
@@ -30,7 +31,7 @@ class Vault:
 
     def __init__(self, keys: SubjectKeys, store: KeyStore, wait: Wait) -> None:
         self._wrapper = keys.wrapper
-        self._store: KeyStore | AsyncKeyStore = keys.store or store
+        self._store = store_of(keys, store)
         self._wait = wait
 
     def sealed(

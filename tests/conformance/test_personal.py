@@ -135,6 +135,8 @@ def test_what_is_read_is_what_was_appended_and_stored_is_ciphertext(store: Any) 
     assert [event.event_data for event in store.load_stream("s").events] == expected
     (typed,) = store.read_stream("s", ReadOptions(max_count=1), as_type=Registered)
     assert typed.event_data == expected[0]
+    untyped = list(store.read_stream("s", as_type=dict))
+    assert untyped[0].event_data["email"]["$personal"] == "sealed/1"
     for secret in ("secret", "Mill", "Ulm"):
         assert secret not in stored(store)
     assert "python" in stored(store)

@@ -66,6 +66,7 @@ def test_json_is_sealed_by_its_value() -> None:
         lambda sealed: (PLACE, b'{"list":[%b]}' % sealed),
         lambda sealed: (PLACE, sealed.replace(b'"subject":"7"', b'"subject":"8"')),
         lambda sealed: (PLACE, sealed.replace(b'"data":"', b'"data":"!')),
+        lambda sealed: (PLACE, sealed.replace(b'"data":"', b'"data":"\\u00e9')),
         lambda sealed: (PLACE, sealed.replace(b'"data":"', b'"data":"A')),
     ],
 )

@@ -277,6 +277,8 @@ def test_the_key_of_carriers_is_the_stores_own() -> None:
         {KEY: OPENED, "subject": "7", "value": 7},
         {KEY: OPENED, "subject": "7", "value": ANN, "more": 1},
         {KEY: "erased"},
+        {KEY: ["erased"], "subject": "7"},
+        {KEY: OPENED, "subject": 7, "value": "x"},
     ],
 )
 def test_what_is_no_value_is_an_error_and_not_shown(carrier: Any) -> None:

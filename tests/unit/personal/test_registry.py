@@ -16,13 +16,14 @@ from eventstore import (
     Upcast,
     UpcastingError,
 )
-from eventstore.personal import Erased, MasterKeys, Personal, personal
+from eventstore.personal import Erased, MasterKeys, Personal, SubjectForgotten, personal
 from eventstore.personal.ciphers import DataKey, new_data_key
 from eventstore.personal.sealing import KeyRing, Place
 from eventstore.recorded import Decoder
 from eventstore.testing.golden import GoldenEvents
 from tests.fixtures.learners import (
     ANN,
+    Introduced,
     Registered,
     new_master_key,
     noted,
@@ -42,6 +43,17 @@ def test_a_registry_without_keys_is_told_when_a_store_is_made() -> None:
 
     with pytest.raises(ValueError, match=r"need keys: registered; call registry.use_keys"):
         InMemoryEventStore(registry)
+
+
+@pytest.mark.parametrize("wrong", [None, b"key", "key", object()])
+def test_keys_are_what_wraps(wrong: Any) -> None:
+    registry = EventRegistry()
+    with pytest.raises(TypeError, match="keys must have current_id, wrap and unwrap"):
+        registry.use_keys(wrong)
+    with pytest.raises(TypeError, match="store must have read, add and forget"):
+        registry.use_keys(MasterKeys(new_master_key()), wrong or object())
+    assert registry.keys is None
+    assert list(registry) == []
 
 
 def test_which_stored_types_may_hold_personal_data() -> None:
@@ -151,9 +163,6 @@ def test_a_golden_event_from_a_store_is_read_as_if_erased(tmp_path: Path) -> Non
 
 
 def _samples_of_the_rest() -> list[Any]:
-    from eventstore.personal import SubjectForgotten  # noqa: PLC0415
-    from tests.fixtures.learners import Introduced  # noqa: PLC0415
-
     return [
         Introduced(teacher="t", learner="p", teacher_email="a", nicknames=["b"]),
         SubjectForgotten(subject_id="7"),
@@ -178,7 +187,8 @@ def test_payloads_without_personal_data_are_encoded_as_before() -> None:
     assert keyed.encode(noted()) == plain.encode(noted())
     assert not Decoder(None, plain).opens
     assert Decoder(None, keyed).opens
-    assert not Decoder(bytes, keyed).opens
+    assert Decoder(Registered, keyed).opens
+    assert not any(Decoder(each, keyed).opens for each in (bytes, dict, SubjectForgotten))
 
 
 def test_what_looks_sealed_in_an_untyped_payload_is_left_alone() -> None:
