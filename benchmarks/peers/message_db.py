@@ -110,7 +110,7 @@ class MessageDbStore(Store):
             "DATABASE_NAME": server["dbname"],
             "CREATE_DATABASE": "off",
         }
-        subprocess.run(
+        subprocess.run(  # noqa: ASYNC221 - nothing else is at work
             ["bash", _DATABASE_FOLDER / "install.sh"],
             check=True,
             stdout=subprocess.DEVNULL,

@@ -13,15 +13,13 @@ if TYPE_CHECKING:
 
 def test_a_round_measures_ours_beside_raw_and_says_who_was_left_out(server_url: URL) -> None:
     options = report.Options(rounds=1, seconds=0.01, feed_events=20_000, bulk_events=1_000)
-    contenders = ["ours", "ours-copy"]
-    plan = Plan(contenders=contenders, workloads=["W1", "W4", "R2", "S1"], options=options)
+    plan = Plan(contenders=["ours"], workloads=["W1", "S1"], options=options)
 
     measured = measure(plan, server_url)
 
     assert {row.key for row in measured.rows} == {
-        *(("W1", name) for name in ("raw", "ours")),
-        *(("W4", name) for name in ("raw", "ours", "ours-copy")),
-        *(("R2", name) for name in ("raw", "ours")),
+        ("W1", "raw"),
+        ("W1", "ours"),
         ("S1", "raw"),
     }
     assert all(row.events_per_second > 0 and row.ratio > 0 for row in measured.rows)
