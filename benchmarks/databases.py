@@ -19,7 +19,7 @@ from eventstore.testing.databases import temporary_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager, ExitStack
+    from contextlib import ExitStack
     from pathlib import Path
 
     from sqlalchemy import URL
@@ -55,12 +55,12 @@ class Databases:
         self,
         server: URL,
         *,
-        start_worker: Callable[[Contender], AbstractContextManager[WorkerProcess]],
+        worker: Callable[[Contender], WorkerProcess],
         programs: Callable[[Contender], Path],
         made: ExitStack,
     ) -> None:
         self._server = server
-        self._start_worker = start_worker
+        self._worker = worker
         self._programs = programs
         self._made = made
         self._urls: dict[tuple[str, int], str] = {}
@@ -84,10 +84,10 @@ class Databases:
         else:
             url = conninfo(self._made.enter_context(temporary_database(self._server)))
             _execute(url, _FORGETFUL.format(action="SET synchronous_commit = off"))
-        with self._start_worker(contender) as worker:
-            worker.ask(protocol.SetUp(url=url), protocol.Done)
-            if events:
-                worker.ask(protocol.Fill(url=url, events=events), protocol.Done)
+        worker = self._worker(contender)
+        worker.ask(protocol.SetUp(url=url), protocol.Done)
+        if events:
+            worker.ask(protocol.Fill(url=url, events=events), protocol.Done)
         if contender.backend is Backend.POSTGRESQL:
             _execute(url, _FORGETFUL.format(action="RESET synchronous_commit"))
             # Else autovacuum would do it while we measure.

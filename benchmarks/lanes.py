@@ -59,6 +59,28 @@ def find_peer(contender: Contender) -> Peer:
     return read_peers()[contender.peer]
 
 
+class Workers:
+    """The worker processes of a run, kept from workload to workload."""
+
+    def __init__(self, made: ExitStack) -> None:
+        self._made = made
+        self._processes: dict[str, list[WorkerProcess]] = {}
+
+    def take(self, contender: Contender, count: int) -> Sequence[WorkerProcess]:
+        """Return so many of the contender's workers.
+
+        :raises Unavailable: they do not start.
+        """
+        processes = self._processes.setdefault(contender.name, [])
+        while len(processes) < count:
+            processes.append(self._made.enter_context(start_worker(contender)))
+        return processes[:count]
+
+    def forget(self, contender: Contender) -> None:
+        """Start others the next time: one that failed may be dead, or have open connections."""
+        self._processes.pop(contender.name, None)
+
+
 class WorkerLane:
     """Keeps its worker processes from turn to turn, and its connections for one turn.
 
@@ -66,11 +88,10 @@ class WorkerLane:
     threads of one would be in the way of the others' turns.
     """
 
-    def __init__(self, contender: Contender, url: str, made: ExitStack) -> None:
+    def __init__(self, contender: Contender, url: str, workers: Workers) -> None:
         self._contender = contender
         self._url = url
-        self._made = made
-        self._processes: list[WorkerProcess] = []
+        self._kept = workers
 
     def turn(self, workload: Workload, run: Run) -> Sample:
         writers = workload.writers // workload.processes
@@ -87,10 +108,12 @@ class WorkerLane:
         if workload.isolated:
             with start_worker(self._contender) as worker:
                 yield [worker]
-        else:
-            while len(self._processes) < workload.processes:
-                self._processes.append(self._made.enter_context(start_worker(self._contender)))
-            yield self._processes[: workload.processes]
+            return
+        try:
+            yield self._kept.take(self._contender, workload.processes)
+        except Unavailable:
+            self._kept.forget(self._contender)
+            raise
 
 
 def _all(

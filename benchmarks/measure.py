@@ -13,7 +13,7 @@ from benchmarks.contenders import BASELINE, Contender, Runtime, with_baselines
 from benchmarks.controller import Unavailable
 from benchmarks.databases import Databases, conninfo
 from benchmarks.install import install
-from benchmarks.lanes import WorkerLane, find_peer, start_worker
+from benchmarks.lanes import WorkerLane, Workers, find_peer
 from benchmarks.pgbench import Pgbench, find_pgbench, pgbench_version
 from benchmarks.protocol import Describe, Description
 from benchmarks.rounds import interleave
@@ -49,21 +49,27 @@ def measure(plan: Plan, server: URL) -> report.Report:
     rows: list[report.Row] = []
     growth: list[report.Growth] = []
     conditions: dict[str, machine.Conditions] = {}
-    contenders, versions, skipped = prepare(with_baselines(plan.contenders))
     with ExitStack() as made:
+        workers = Workers(made)
+        contenders, versions, skipped = prepare(with_baselines(plan.contenders), workers)
         databases = Databases(
-            server, start_worker=start_worker, programs=lambda peer: find_peer(peer).bin, made=made
+            server,
+            worker=lambda contender: workers.take(contender, 1)[0],
+            programs=lambda contender: find_peer(contender).bin,
+            made=made,
         )
         for name in plan.workloads:
             tell(name)
             conditions[name] = machine.conditions()
-            compared, left_out = compare(WORKLOADS[name], contenders, databases, plan.options)
+            compared, left_out = compare(
+                WORKLOADS[name], contenders, databases, workers, plan.options
+            )
             rows += compared
             skipped += left_out
         growing = [contender for contender in contenders if contender.name in GROWING]
         for name in GROWTH if len(plan.growth) > 1 else ():
             tell(f"growth of {name}")
-            growth += grow(WORKLOADS[name], growing, databases, plan)
+            growth += grow(WORKLOADS[name], growing, databases, workers, plan)
     tell("\n")
     return report.Report(
         machine=machine.look_at(conninfo(server), versions),
@@ -80,13 +86,13 @@ def tell(progress: str) -> None:
 
 
 def prepare(
-    contenders: Sequence[Contender],
+    contenders: Sequence[Contender], workers: Workers
 ) -> tuple[list[Contender], dict[str, dict[str, str]], list[report.Skip]]:
     """Return those whose environment can be had and who start, their versions, and the others."""
     ready, versions, skipped = [], {}, []
     for contender in contenders:
         try:
-            versions[contender.name] = describe(contender)
+            versions[contender.name] = describe(contender, workers)
         except Unavailable as error:
             tell(f"{contender.name} skipped: {error}\n")
             skipped.append(report.Skip(workload=None, contender=contender.name, reason=str(error)))
@@ -95,7 +101,7 @@ def prepare(
     return ready, versions, skipped
 
 
-def describe(contender: Contender) -> dict[str, str]:
+def describe(contender: Contender, workers: Workers) -> dict[str, str]:
     """Install what the contender needs, start it, and return its versions.
 
     :raises Unavailable: it can't be had here.
@@ -104,14 +110,14 @@ def describe(contender: Contender) -> dict[str, str]:
         return {"pgbench": pgbench_version(find_pgbench())}
     if contender.peer:
         install(find_peer(contender))
-    with start_worker(contender) as worker:
-        return worker.ask(Describe(), Description).versions
+    return workers.take(contender, 1)[0].ask(Describe(), Description).versions
 
 
 def compare(
     workload: Workload,
     contenders: Sequence[Contender],
     databases: Databases,
+    workers: Workers,
     options: report.Options,
 ) -> tuple[list[report.Row], list[report.Skip]]:
     """Return what the contenders reach beside their baselines, and who was left out."""
@@ -123,21 +129,21 @@ def compare(
         if not contender.only or workload.name in contender.only
     ]
     turns: dict[str, Callable[[], Sample]] = {}
-    with ExitStack() as made:
-        skipped = {}
-        for contender in chosen:
-            try:
-                url = (
-                    databases.filled(contender, options.feed_events)
-                    if workload.reads
-                    else databases.written(contender)
-                )
-            except Unavailable as error:
-                skipped[contender.name] = str(error)
-            else:
-                lane = make_lane(contender, url, made)
-                turns[contender.name] = partial(lane.turn, workload, run)
-        taken = interleave(turns, rounds)
+    skipped = {}
+    for contender in chosen:
+        try:
+            url = (
+                databases.filled(contender, options.feed_events)
+                if workload.reads
+                else databases.written(contender)
+            )
+        except Unavailable as error:
+            workers.forget(contender)
+            skipped[contender.name] = str(error)
+        else:
+            lane = make_lane(contender, url, workers)
+            turns[contender.name] = partial(lane.turn, workload, run)
+    taken = interleave(turns, rounds)
     skipped |= taken.skipped
     rows = []
     for contender in chosen:
@@ -153,7 +159,11 @@ def compare(
 
 
 def grow(
-    workload: Workload, contenders: Sequence[Contender], databases: Databases, plan: Plan
+    workload: Workload,
+    contenders: Sequence[Contender],
+    databases: Databases,
+    workers: Workers,
+    plan: Plan,
 ) -> list[report.Growth]:
     """Return what the contenders reach on stores of each size, beside the smallest."""
     options = plan.options
@@ -161,16 +171,15 @@ def grow(
     smallest, *_ = plan.growth
     rows = []
     for contender in contenders:
-        with ExitStack() as made:
-            turns = {
-                str(size): partial(
-                    make_lane(contender, databases.filled(contender, size), made).turn,
-                    workload,
-                    run,
-                )
-                for size in plan.growth
-            }
-            samples = interleave(turns, options.rounds).samples
+        turns = {
+            str(size): partial(
+                make_lane(contender, databases.filled(contender, size), workers).turn,
+                workload,
+                run,
+            )
+            for size in plan.growth
+        }
+        samples = interleave(turns, options.rounds).samples
         rows += [
             report.grown(workload, contender, size, samples[str(size)], samples[str(smallest)])
             for size in plan.growth
@@ -179,7 +188,7 @@ def grow(
     return rows
 
 
-def make_lane(contender: Contender, url: str, made: ExitStack) -> Lane:
+def make_lane(contender: Contender, url: str, workers: Workers) -> Lane:
     if contender.runtime is Runtime.PGBENCH:
         return Pgbench(url)
-    return WorkerLane(contender, url, made)
+    return WorkerLane(contender, url, workers)
