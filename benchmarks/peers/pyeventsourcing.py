@@ -227,15 +227,22 @@ class EventsourcingStore(Store):
         }
 
     async def set_up(self, url: str) -> None:
-        async with self.open(url, 1):
-            pass  # its recorders make their tables
+        with self._factory(url, 1, CREATE_TABLE="yes") as factory:
+            factory.application_recorder()
 
     @asynccontextmanager
     async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
-        environment = self._environment(url, min(writers, MAX_CONNECTIONS))
+        # They are made: processes that do so at the same time fail now and then.
+        connections = min(writers, MAX_CONNECTIONS)
+        with self._factory(url, connections, CREATE_TABLE="no") as factory:
+            yield [self.client(factory)] * writers
+
+    @contextmanager
+    def _factory(self, url: str, connections: int, **more: str) -> Iterator[Any]:
+        environment = self._environment(url, connections) | more
         factory: Any = InfrastructureFactory.construct(Environment("Bench", environment))
         try:
-            yield [self.client(factory)] * writers
+            yield factory
         finally:
             factory.close()
 
