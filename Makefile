@@ -74,7 +74,6 @@ bench-quick: $(READY) ## Our store beside hand-written SQL, in under two minutes
 
 .PHONY: bench
 bench: bench-peers ## Our store, hand-written SQL and other event stores, in an hour or two
-	$(BIN)/python -m pip install --quiet --group bench
 	$(BIN)/python -m benchmarks.full --out docs/benchmarks $(args)
 
 .PHONY: bench-peers

@@ -107,7 +107,11 @@ class WorkerProcess:
         raise WorkerFailed(f"answered with {type(reply).__name__} instead of {expected.__name__}")
 
     def _last_words(self) -> str:
-        self._process.wait(_ENDING_SECONDS)
+        try:
+            self._process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:  # it has closed its output, and lives
+            self._process.kill()
+            self._process.wait()
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
         return f"ended with {self._process.returncode}: {lines[-1] if lines else 'silently'}"

@@ -5,7 +5,7 @@ The same values make the same files, byte by byte, so that a commit shows what h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -23,8 +23,9 @@ _BY_HAND: Final = "#8b949e"
 _PEER: Final = "#d0d7de"
 _BAR_INCHES: Final = 0.28
 _WIDTH_INCHES: Final = 8.0
+# Keys are literals in some releases' types and plain texts in others'.
 # Ids in the file are hashes of its contents and this, else of a random number.
-_STYLE: Final = {
+_STYLE: Final[dict[Any, Any]] = {
     "svg.hashsalt": "eventstore",
     "svg.fonttype": "none",  # text stays text: small files, and readers can search them
     "font.family": "sans-serif",

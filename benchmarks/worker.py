@@ -35,16 +35,19 @@ T = TypeVar("T")
 
 #: A delivery that takes longer has failed.
 PATIENCE_SECONDS: Final = 20
+#: The quickest delivery that is told.
+LEAST_SECONDS: Final = 1e-6
 
 
 class Unsupported(Exception):
-    """The contender has no such thing; the message says what is missing."""
+    """The contender has no such thing, or it is not driven here; the message says which."""
 
 
 class Client:
     """A contender as one writer sees it: its methods hold what is timed.
 
-    Those that are left out are skipped, with the reason that stands here.
+    Those that are left out are skipped, with the reason that stands here. A library that has such a
+    thing and another that hasn't are told alike; a contender that knows better says so itself.
     """
 
     async def append(self, stream_id: str, version: int, count: int) -> None:
@@ -52,7 +55,7 @@ class Client:
 
         :raises Exception: the store's `conflict`: the stream is at another version.
         """
-        raise Unsupported("does not append")
+        raise Unsupported("its appends are not driven here")
 
     async def bulk(self, count: int) -> None:
         """Append so many events, in the quickest way there is, to new streams of 1,000 each."""
@@ -68,15 +71,15 @@ class Client:
 
     async def read_stream(self, stream_id: str) -> int:
         """Hold all events of the stream at once, decoded, and return how many they are."""
-        raise Unsupported("does not read")
+        raise Unsupported("its reads of streams are not driven here")
 
     async def read_feed(self, count: int) -> int:
         """Pass the first ``count`` events of all streams, in order; return how many they were."""
-        raise Unsupported("has no feed of all streams")
+        raise Unsupported("it has no feed of all streams, or it is not driven here")
 
     def subscribe(self, handle: Callable[[str], None]) -> AbstractContextManager[object]:
         """Call ``handle`` with the stream of each event that is appended from now on."""
-        raise Unsupported("no subscriptions")
+        raise Unsupported("it has no subscriptions, or they are not driven here")
 
     async def project(self, count: int) -> int:
         """Bring the first ``count`` events into a new view; return how many they were.
@@ -84,7 +87,10 @@ class Client:
         The view counts a customer's events, in a table. Each event has a transaction, in which
         the position behind it is saved too.
         """
-        raise Unsupported("no projections in the transaction of their checkpoint")
+        raise Unsupported(
+            "it has no projections in one transaction with their checkpoint, or they are not driven"
+            " here"
+        )
 
 
 class Store(ABC):
@@ -220,7 +226,7 @@ async def deliver(client: Client, request: protocol.Run, *, blocking: bool) -> S
     """Append one event at a time, and time each from its commit to its handler.
 
     The commit is when the append returns, so that a handler may have been called before: then it
-    took no time.
+    took the least that is told, since ratios divide by it.
     """
     arrivals: SimpleQueue[tuple[str, float]] = SimpleQueue()
     latencies = []
@@ -234,7 +240,7 @@ async def deliver(client: Client, request: protocol.Run, *, blocking: bool) -> S
                 arrived = _arrival(arrivals, stream_id)
             else:
                 arrived = await asyncio.to_thread(_arrival, arrivals, stream_id)
-            latencies.append(max(0.0, arrived - committed))
+            latencies.append(max(LEAST_SECONDS, arrived - committed))
         seconds = perf_counter() - start
     return Sample(events=request.calls, seconds=seconds, latencies=latencies)
 

@@ -16,7 +16,7 @@ import sys
 from contextlib import asynccontextmanager, contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from eventsourcing.domain import DomainEvent, datetime_now_with_tzinfo
 from eventsourcing.persistence import (
@@ -24,20 +24,25 @@ from eventsourcing.persistence import (
     InfrastructureFactory,
     IntegrityError,
     JSONTranscoder,
+    Tracking,
     UUIDAsHex,
 )
+from eventsourcing.postgres import PostgresTrackingRecorder
 from eventsourcing.utils import Environment
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
 
 from benchmarks import filling
 from benchmarks.payload import DATA, new_metadata
 from benchmarks.pooling import MAX_CONNECTIONS
-from benchmarks.worker import Client, Store, serve
+from benchmarks.worker import Client, Store, Unsupported, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 _PAGE = 1_000
+#: Whose events a view tracks.
+_APPLICATION = "bench"
 
 
 class InvoiceIssued(DomainEvent):
@@ -67,6 +72,7 @@ class EventsourcingClient(Client):
     event: ClassVar[type[InvoiceIssued]] = InvoiceIssued
 
     def __init__(self, factory: Any) -> None:
+        self._factory = factory
         transcoder = JSONTranscoder()
         transcoder.register(DatetimeAsISO())
         transcoder.register(UUIDAsHex())
@@ -132,9 +138,56 @@ class EventsourcingClient(Client):
                 subscription.stop()
                 thread.join()
 
+    async def project(self, count: int) -> int:
+        """As its `ProjectionRunner` does, with the subscription that reads ahead in a thread."""
+        view = CustomerCounts(self._factory.datastore, tracking_table_name=f"t{uuid4().hex}")
+        view.create_table()
+        done = 0
+        with self._recorder.subscribe(gt=view.max_tracking_id(_APPLICATION)) as subscription:
+            for notification in subscription:
+                event = self._mapper.to_domain_event(notification)
+                view.count_event(event.customer_id, Tracking(_APPLICATION, notification.id))
+                done += 1
+                if done == count:
+                    break
+        view.drop_tables()
+        return done
+
+
+class CustomerCounts(PostgresTrackingRecorder):
+    """A view in the tables of a tracking recorder: its way to one transaction for both."""
+
+    def __init__(self, datastore: Any, *, tracking_table_name: str) -> None:
+        super().__init__(datastore, tracking_table_name=tracking_table_name)
+        self._view = SQL("{}.{}").format(
+            Identifier(datastore.schema), Identifier(f"{tracking_table_name}_view")
+        )
+        self._tracking = SQL("{}.{}").format(
+            Identifier(datastore.schema), Identifier(tracking_table_name)
+        )
+        self.sql_create_statements.append(
+            SQL("CREATE TABLE {} (customer_id text PRIMARY KEY, events bigint)").format(self._view)
+        )
+        self._count = SQL(
+            "INSERT INTO {} AS v VALUES (%s, 1)"
+            " ON CONFLICT (customer_id) DO UPDATE SET events = v.events + 1"
+        ).format(self._view)
+
+    def count_event(self, customer_id: str, tracking: Tracking) -> None:
+        with self.datastore.transaction(commit=True) as cursor:
+            cursor.execute(self._count, (customer_id,), prepare=True)
+            self._insert_tracking(cursor, tracking)
+
+    def drop_tables(self) -> None:
+        with self.datastore.transaction(commit=True) as cursor:
+            cursor.execute(SQL("DROP TABLE {}, {}").format(self._view, self._tracking))
+
 
 class ByUuidClient(EventsourcingClient):
     event = InvoiceIssuedByUuid
+
+    async def project(self, count: int) -> int:
+        raise Unsupported("its projections are not driven here")
 
     def _id(self, stream_id: str) -> UUID:
         _, _, name = stream_id.partition("-")
@@ -174,15 +227,22 @@ class EventsourcingStore(Store):
         }
 
     async def set_up(self, url: str) -> None:
-        async with self.open(url, 1):
-            pass  # its recorders make their tables
+        with self._factory(url, 1, CREATE_TABLE="yes") as factory:
+            factory.application_recorder()
 
     @asynccontextmanager
     async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
-        environment = self._environment(url, min(writers, MAX_CONNECTIONS))
+        # They are made: processes that do so at the same time fail now and then.
+        connections = min(writers, MAX_CONNECTIONS)
+        with self._factory(url, connections, CREATE_TABLE="no") as factory:
+            yield [self.client(factory)] * writers
+
+    @contextmanager
+    def _factory(self, url: str, connections: int, **more: str) -> Iterator[Any]:
+        environment = self._environment(url, connections) | more
         factory: Any = InfrastructureFactory.construct(Environment("Bench", environment))
         try:
-            yield [self.client(factory)] * writers
+            yield factory
         finally:
             factory.close()
 
