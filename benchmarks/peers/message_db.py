@@ -18,10 +18,8 @@ from uuid import uuid4
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from benchmarks import filling
-from benchmarks.payload import DATA, EVENT_TYPE, new_metadata
-from benchmarks.pooling import MAX_CONNECTIONS, share
-from benchmarks.worker import Client, Store, serve
+from benchmarks.contents import CATEGORY, DATA, EVENT_TYPE, new_metadata
+from benchmarks.worker import MAX_CONNECTIONS, Client, Store, serve, share
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -85,7 +83,7 @@ class MessageDbClient(Client):
     async def read_feed(self, count: int) -> int:
         done, position = 0, 1
         while done < count:
-            arguments = (filling.CATEGORY, position, min(_PAGE, count - done))
+            arguments = (CATEGORY, position, min(_PAGE, count - done))
             page = decode(self._connection.execute(_READ_CATEGORY, arguments).fetchall())
             if not page:
                 break

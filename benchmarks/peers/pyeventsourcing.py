@@ -32,10 +32,8 @@ from eventsourcing.utils import Environment
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
-from benchmarks import filling
-from benchmarks.payload import DATA, new_metadata
-from benchmarks.pooling import MAX_CONNECTIONS
-from benchmarks.worker import Client, Store, Unsupported, serve
+from benchmarks.contents import CATEGORY, DATA, new_metadata
+from benchmarks.worker import MAX_CONNECTIONS, Client, Store, Unsupported, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -120,8 +118,8 @@ class EventsourcingClient(Client):
             done += len(page)
         return done
 
-    @contextmanager
-    def subscribe(self, handle: Callable[[str], None]) -> Iterator[None]:
+    @asynccontextmanager
+    async def subscribe(self, handle: Callable[[str], None]) -> AsyncIterator[None]:
         subscription = self._recorder.subscribe(gt=self._recorder.max_notification_id())
 
         def follow() -> None:
@@ -138,8 +136,11 @@ class EventsourcingClient(Client):
                 subscription.stop()
                 thread.join()
 
-    async def project(self, count: int) -> int:
+    @asynccontextmanager
+    async def project(self, count: int, batch: int) -> AsyncIterator[int]:
         """As its `ProjectionRunner` does, with the subscription that reads ahead in a thread."""
+        if batch != 1:
+            raise Unsupported("its projections commit each event by itself")
         view = CustomerCounts(self._factory.datastore, tracking_table_name=f"t{uuid4().hex}")
         view.create_table()
         done = 0
@@ -150,8 +151,10 @@ class EventsourcingClient(Client):
                 done += 1
                 if done == count:
                     break
-        view.drop_tables()
-        return done
+        try:
+            yield done
+        finally:
+            view.drop_tables()
 
 
 class CustomerCounts(PostgresTrackingRecorder):
@@ -186,7 +189,7 @@ class CustomerCounts(PostgresTrackingRecorder):
 class ByUuidClient(EventsourcingClient):
     event = InvoiceIssuedByUuid
 
-    async def project(self, count: int) -> int:
+    def project(self, count: int, batch: int) -> Any:
         raise Unsupported("its projections are not driven here")
 
     def _id(self, stream_id: str) -> UUID:
@@ -197,7 +200,7 @@ class ByUuidClient(EventsourcingClient):
             return uuid5(NAMESPACE_URL, stream_id)
 
     def _stream_id(self, originator_id: object) -> str:
-        return f"{filling.CATEGORY}-{originator_id}"
+        return f"{CATEGORY}-{originator_id}"
 
 
 class EventsourcingStore(Store):

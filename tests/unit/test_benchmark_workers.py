@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import asynccontextmanager, contextmanager
+import time
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import filling, install, pgbench, protocol
+from benchmarks import contents, install, pgbench, protocol
 from benchmarks.controller import Unavailable, WorkerFailed, WorkerProcess
-from benchmarks.worker import Client, Store, Worker, run_blocking
+from benchmarks.operations import run_blocking
+from benchmarks.worker import AppendThere, Client, Store, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +31,7 @@ class FakeClient(Client):
 
     def __init__(self, *, awaits: bool = False) -> None:
         self.awaits = awaits
+        self.announces = False
         self.versions: dict[str, int] = {}
         self.met: set[tuple[str, int]] = set()
         self.handlers: list[Callable[[str], None]] = []
@@ -48,11 +51,17 @@ class FakeClient(Client):
             await asyncio.sleep(0)
         return self.versions.get(stream_id, 0)
 
-    @contextmanager
-    def subscribe(self, handle: Callable[[str], None]) -> Iterator[None]:
+    @asynccontextmanager
+    async def subscribe(self, handle: Callable[[str], None]) -> AsyncIterator[None]:
         self.handlers.append(handle)
         yield
         self.handlers.clear()
+
+    @asynccontextmanager
+    async def announcing(self) -> AsyncIterator[None]:
+        self.announces = True
+        yield
+        self.announces = False
 
 
 class FakeStore(Store):
@@ -110,7 +119,7 @@ def test_conflicts_are_overcome_and_counted() -> None:
 
 def test_who_reads_too_few_events_fails() -> None:
     client = FakeClient()
-    client.versions[filling.LONG_STREAM] = filling.LONG_STREAM_EVENTS - 1
+    client.versions[contents.LONG_STREAM] = contents.LONG_STREAM_EVENTS - 1
     reply = ask(FakeStore(client), 1, protocol.Run(operation="read_long_stream"))
     assert isinstance(reply, protocol.Failed)
     assert "9999 events instead of 10000" in reply.reason
@@ -123,10 +132,61 @@ def test_what_a_client_leaves_out_is_skipped_with_a_reason() -> None:
 
 
 def test_a_delivery_before_the_appends_return_still_takes_some_time() -> None:
-    sample = ask(FakeStore(FakeClient()), 1, protocol.Run(operation="deliver", calls=7))
+    client = FakeClient()
+    sample = ask(FakeStore(client), 1, protocol.Run(operation="deliver", calls=7))
     assert isinstance(sample, protocol.Sample)
     assert len(sample.latencies) == 7
+    assert len(client.versions) == 8  # the first one began the subscription
     assert min(sample.latencies) > 0  # a ratio divides by it
+
+
+@pytest.mark.parametrize(
+    "store", [FakeStore(FakeClient()), FakeAsyncStore(FakeClient(awaits=True))], ids=type
+)
+def test_calls_begin_at_their_rate_and_no_sooner(store: FakeStore) -> None:
+    request = protocol.Run(operation="append", calls=4, per_second=100)
+    sample = ask(store, 2, request)
+    assert isinstance(sample, protocol.Sample)
+    assert sample.events == 2 * 4
+    assert (
+        sample.seconds >= (3 + 1 / 2) / 100
+    )  # the last call of the second writer, half a beat later
+
+
+def test_a_call_that_comes_late_was_waiting_since_it_was_due() -> None:
+    class Slow(FakeClient):
+        async def append(self, stream_id: str, version: int, count: int) -> None:
+            due = time.perf_counter() + 0.01
+            while time.perf_counter() < due:
+                pass
+
+    # Due at once, and 1, 2 ... ms later; each takes 10 ms.
+    sample = ask(FakeStore(Slow()), 1, protocol.Run(operation="append", calls=5, per_second=1000))
+    assert isinstance(sample, protocol.Sample)
+    assert sample.latencies == sorted(sample.latencies)
+    assert sample.latencies[-1] >= 0.05 - 0.004
+
+
+def test_appends_that_are_heard_elsewhere_announce_themselves() -> None:
+    client = FakeClient()
+
+    async def talk() -> list[bool]:
+        worker = Worker(FakeStore(client))
+        heard = []
+        for announces in (False, True):
+            await worker.answer(protocol.Open(url="", writers=1, announces=announces))
+            heard.append(client.announces)
+            await worker.answer(protocol.Close())
+        return [*heard, client.announces]
+
+    assert asyncio.run(talk()) == [False, True, False]
+
+
+def test_an_append_in_another_process_tells_when_it_was_committed() -> None:
+    sample = protocol.encode(protocol.Sample(events=1, seconds=1, latencies=[1], ended=12.5))
+    script = f"import sys; sys.stderr.write(input()); print({sample!r}, end='')"
+    with worker_that(script) as process:
+        assert asyncio.run(AppendThere(process)("invoice-1")) == 12.5
 
 
 def test_a_client_that_waits_in_a_blocking_store_is_refused() -> None:
