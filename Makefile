@@ -88,6 +88,10 @@ bench-peers: $(READY) ## Install the event stores that `make bench` measures bes
 bench-check: $(READY) ## Measure quickly, and fail if we are slower than what docs/benchmarks says
 	$(BIN)/python -m benchmarks quick --check $(args)
 
+.PHONY: bench-profile
+bench-profile: $(READY) ## Where CPU time goes, before and after, into docs/benchmarks; args="before=REVISION after=HEAD"
+	$(BIN)/python -m benchmarks.profiles --out docs/benchmarks $(args)
+
 .PHONY: migrate
 migrate: $(READY) ## Migrate the database of EVENTSTORE_DATABASE_URL
 	$(BIN)/alembic upgrade head
