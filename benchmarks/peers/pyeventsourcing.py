@@ -32,13 +32,16 @@ from eventsourcing.utils import Environment
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.sql import SQL, Identifier
 
-from benchmarks.contents import CATEGORY, DATA, new_metadata
+from benchmarks.contents import BULK, CATEGORY, DATA, new_metadata
 from benchmarks.worker import MAX_CONNECTIONS, Client, Store, Unsupported, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 _PAGE = 1_000
+#: Of its own way to insert, which is a pipeline: psycopg's `Pipeline.sync` waits for ever where it
+#: has more to send than the socket's buffer takes, some 600 events on a Unix socket.
+_MAX_PIPELINED = 400
 #: Whose events a view tracks.
 _APPLICATION = "bench"
 
@@ -69,8 +72,9 @@ class EventsourcingClient(Client):
 
     event: ClassVar[type[InvoiceIssued]] = InvoiceIssued
 
-    def __init__(self, factory: Any) -> None:
+    def __init__(self, factory: Any, largest: int) -> None:
         self._factory = factory
+        self._largest = largest  #: events of an append
         transcoder = JSONTranscoder()
         transcoder.register(DatetimeAsISO())
         transcoder.register(UUIDAsHex())
@@ -85,6 +89,10 @@ class EventsourcingClient(Client):
         return str(originator_id)
 
     async def append(self, stream_id: str, version: int, count: int) -> None:
+        for first in range(version, version + count, self._largest):
+            self._append(stream_id, first, min(self._largest, version + count - first))
+
+    def _append(self, stream_id: str, version: int, count: int) -> None:
         originator_id = self._id(stream_id)
         self._events.put(
             [
@@ -210,8 +218,9 @@ class EventsourcingStore(Store):
     distributions: ClassVar[Sequence[str]] = ("eventsourcing", "psycopg", "psycopg-binary")
     client: ClassVar[type[EventsourcingClient]] = EventsourcingClient
 
-    def __init__(self, *, function: bool = False) -> None:
+    def __init__(self, *, function: bool = False, largest: int = BULK) -> None:
         self._function = function
+        self._largest = largest
 
     def _environment(self, url: str, connections: int) -> dict[str, str]:
         server = conninfo_to_dict(url)
@@ -238,7 +247,7 @@ class EventsourcingStore(Store):
         # They are made: processes that do so at the same time fail now and then.
         connections = min(writers, MAX_CONNECTIONS)
         with self._factory(url, connections, CREATE_TABLE="no") as factory:
-            yield [self.client(factory)] * writers
+            yield [self.client(factory, self._largest)] * writers
 
     @contextmanager
     def _factory(self, url: str, connections: int, **more: str) -> Iterator[Any]:
@@ -271,7 +280,7 @@ class SqlalchemyStore(EventsourcingStore):
 
 
 _STORES: dict[str, Callable[[], Store]] = {
-    "plain": EventsourcingStore,
+    "plain": lambda: EventsourcingStore(largest=_MAX_PIPELINED),
     "function": lambda: EventsourcingStore(function=True),
     "sqlalchemy": SqlalchemyStore,
 }
