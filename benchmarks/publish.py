@@ -30,8 +30,8 @@ to read this, stand beside the code. A cell has events per second (or how long t
 the slowest hundredth took), and in brackets the ratio to `raw`, SQL written by hand: the median of
 the rounds' ratios. More is better. Differences under 15 to 20 % are noise.
 
-Where the client's CPU time goes, function by function: [before](profiles-before.md) the work on speed,
-and [after](profiles-after.md) it.
+Where the client's CPU time goes, function by function: [before](profiles-before.md) the work on
+speed, and [after](profiles-after.md) it.
 """
 _GROWTH_NOTE: Final = (
     "The ratio is that of the speed to the speed on an empty store, which has only what is read;"
