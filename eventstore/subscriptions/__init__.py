@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eventstore.operations.parking import ParkedStream
 from eventstore.subscriptions.definition import (
     BEGINNING,
     NOW,
@@ -14,6 +15,8 @@ from eventstore.subscriptions.definition import (
     RetryPolicy,
     Subscription,
 )
+from eventstore.subscriptions.notifications import CommitNotifier
+from eventstore.subscriptions.replay import discard_parked, parked_streams, replay_parked
 from eventstore.subscriptions.runner import SubscriptionRunner
 
 __all__ = [
@@ -22,10 +25,15 @@ __all__ = [
     "PARK",
     "SKIP",
     "STOP",
+    "CommitNotifier",
     "Delivery",
     "OnFailure",
+    "ParkedStream",
     "Position",
     "RetryPolicy",
     "Subscription",
     "SubscriptionRunner",
+    "discard_parked",
+    "parked_streams",
+    "replay_parked",
 ]

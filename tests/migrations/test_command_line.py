@@ -32,7 +32,7 @@ def test_upgrade_current_and_downgrade(alembic: Alembic, engine: Engine) -> None
 def test_a_schema_is_named_by_x(alembic: Alembic, engine: Engine) -> None:
     done = alembic("-x", "schema=per%cent", "current", check=False)
     assert "schema 'per%cent' does not exist" in done.stderr
-    alembic("-x", "schema=per%cent", "upgrade", "+1")
+    alembic("-x", "schema=per%cent", "upgrade", "+2")
     migrate.check(engine, schema="per%cent")
     assert migrate.current(engine) is None
 
