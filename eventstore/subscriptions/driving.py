@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from eventstore.subscriptions.definition import Delivery
 from eventstore.subscriptions.worker import TRANSACTION_ENDED, Ask, Commit, Hand
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
     from eventstore.subscriptions.worker import Step
 
 R = TypeVar("R")
+
+#: The name of the subscription whose handler is at work in this thread or task.
+handling: ContextVar[str | None] = ContextVar("handling", default=None)
+
+
+@contextmanager
+def _handling(subscription: Subscription) -> Iterator[None]:
+    token = handling.set(subscription.name)
+    try:
+        yield
+    finally:
+        handling.reset(token)
 
 
 def drive(session: Session, subscription: Subscription, steps: Generator[Step, Any, R]) -> R:
@@ -39,10 +53,12 @@ def _answer(session: Session, subscription: Subscription, step: Step) -> Any:
         case Ask(operation):
             return operation(session)
         case Hand(event, attempt) if subscription.external:
-            subscription.handler(Delivery(event=event, attempt=attempt))
+            with _handling(subscription):
+                subscription.handler(Delivery(event=event, attempt=attempt))
         case Hand(event):
             transaction = session.get_transaction()
-            subscription.handler(session, event)
+            with _handling(subscription):
+                subscription.handler(session, event)
             if session.get_transaction() is not transaction:
                 raise RuntimeError(TRANSACTION_ENDED)
             session.flush()
@@ -73,10 +89,12 @@ async def _answer_async(session: AsyncSession, subscription: Subscription, step:
         case Ask(operation):
             return await session.run_sync(operation)
         case Hand(event, attempt) if subscription.external:
-            await subscription.handler(Delivery(event=event, attempt=attempt))
+            with _handling(subscription):
+                await subscription.handler(Delivery(event=event, attempt=attempt))
         case Hand(event):
             transaction = session.sync_session.get_transaction()
-            await subscription.handler(session, event)
+            with _handling(subscription):
+                await subscription.handler(session, event)
             if session.sync_session.get_transaction() is not transaction:
                 raise RuntimeError(TRANSACTION_ENDED)
             await session.flush()

@@ -129,8 +129,8 @@ class CommitListener:
         with Session(self._engine) as session:
             channel = notification_channel(session, schema=self._schema)
         pooled = self._engine.raw_connection()
-        pooled.detach()  # it listens, so that nobody else may get it
         driver: Any = pooled.driver_connection
+        pooled.detach()  # it listens, so that nobody else may get it
         try:
             driver.rollback()
             driver.autocommit = True

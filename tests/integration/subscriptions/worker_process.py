@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import create_engine
 
-from eventstore.subscriptions import Subscription, SubscriptionRunner
-from tests.fixtures.subscriptions import QUICK, Seen
+from eventstore.subscriptions import RetryPolicy, Subscription, SubscriptionRunner
+from tests.fixtures.subscriptions import Seen
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -40,7 +40,9 @@ def main(url: str, behaviour: str, *arguments: str) -> None:
             say("handled")
 
     runner = SubscriptionRunner(
-        create_engine(url), [Subscription("view", handler, retry=QUICK)], notifications=False
+        create_engine(url),
+        [Subscription("view", handler, retry=RetryPolicy(max_attempts=1))],
+        notifications=False,
     )
     if "until-current" in arguments:
         runner.run_until_current()
