@@ -109,6 +109,12 @@ def test_one_that_ran_out_is_taken_over_and_the_old_owner_is_fenced(
         assert not save_checkpoint(session, lease, before, 5, schema=None)
         assert mark_attempt(session, lease, 5, schema=None) is None
         assert load_owned(session, lease, schema=None) is None
+        # The epoch fences, whatever the names: an owner's own older lease is worth nothing.
+        again = acquire_lease(session, "view", 0, "two", 60, schema=None)
+        assert again is not None
+        assert not renew_lease(session, acquired.lease, 60, schema=None)
+        assert not save_checkpoint(session, acquired.lease, before, 5, schema=None)
+        acquired = again
         assert save_checkpoint(session, acquired.lease, before, 5, schema=None)
         # A commit that seemed lost and wasn't: the same step can't be made twice.
         assert not save_checkpoint(session, acquired.lease, before, 5, schema=None)
