@@ -29,6 +29,7 @@ from eventstore.subscriptions import (
     SubscriptionRunner,
 )
 from tests.fixtures.events import new_event
+from tests.fixtures.stores import DEADLINE_SECONDS
 from tests.fixtures.subscriptions import QUICK, append, burn, checkpoint, see, seen
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def test_a_checkpoint_ahead_of_the_head_stops_loudly(db: Engine) -> None:
     with pytest.raises(SubscriptionError, match="restored to an earlier time"), runner:
         runner.run_until_current()
         for thread in runner._threads[:1]:
-            thread.join()
+            thread.join(DEADLINE_SECONDS)
 
 
 def test_another_number_of_partitions_is_refused(db: Engine) -> None:
