@@ -72,6 +72,19 @@ test-server: $(READY) ## All tests on the server of EVENTSTORE_TEST_DSN, if it i
 bench-quick: $(READY) ## Our store beside hand-written SQL, in under two minutes; args="--json FILE"
 	$(BIN)/python -m benchmarks.quick $(args)
 
+.PHONY: bench
+bench: bench-peers ## Our store, hand-written SQL and other event stores, in an hour or two
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python -m benchmarks.full --out docs/benchmarks $(args)
+
+.PHONY: bench-peers
+bench-peers: $(READY) ## Install the event stores that `make bench` measures beside ours
+	$(BIN)/python -m benchmarks.install
+
+.PHONY: bench-check
+bench-check: $(READY) ## Measure quickly, and fail if we are slower than what docs/benchmarks says
+	$(BIN)/python -m benchmarks.quick --check $(args)
+
 .PHONY: migrate
 migrate: $(READY) ## Migrate the database of EVENTSTORE_DATABASE_URL
 	$(BIN)/alembic upgrade head

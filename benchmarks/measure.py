@@ -1,89 +1,194 @@
-"""Run an operation for a while, and note what it took."""
+"""A run: every contender chosen in every workload chosen, then growth."""
 
 from __future__ import annotations
 
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
-from benchmarks.contenders import Mode
+from benchmarks import machine, report
+from benchmarks.contenders import BASELINE, Contender, Runtime, with_baselines
+from benchmarks.controller import Unavailable
+from benchmarks.databases import Databases, conninfo
+from benchmarks.install import install
+from benchmarks.lanes import WorkerLane, Workers, find_peer
+from benchmarks.pgbench import Pgbench, find_pgbench, pgbench_version
+from benchmarks.protocol import Describe, Description
+from benchmarks.rounds import interleave
+from benchmarks.workloads import GROWTH, WORKLOADS, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import URL
 
-    from benchmarks.contenders import Client, Contender
-    from benchmarks.workloads import Operation
+    from benchmarks.lanes import Lane
+    from benchmarks.protocol import Sample
+
+#: Of workloads whose turns are long.
+MAX_LONG_ROUNDS: Final = 3
+#: Who is measured on stores of several sizes.
+GROWING: Final = (BASELINE, "ours")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sample:
-    """One contender's turn in one round."""
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to measure."""
 
-    events: int
-    seconds: float
-    latencies: Sequence[float]  #: seconds, of each call
-    peak_mb: float | None = None  #: of the whole process
-    grown_mb: float | None = None  #: what the call has added to it
-
-    @property
-    def rate(self) -> float:
-        return self.events / self.seconds
+    contenders: Sequence[str]
+    workloads: Sequence[str]
+    options: report.Options
+    #: The stores' sizes in events, the smallest first.
+    growth: Sequence[int] = ()
 
 
-def run_for(seconds: float, operation: Operation, clients: Sequence[Client]) -> Sample:
-    """Call ``operation`` until the time is over, but once at least; a thread for each client."""
-
-    def repeat(client: Client) -> tuple[int, list[float]]:
-        events, now = 0, start
-        latencies: list[float] = []
-        while now < end or not latencies:
-            before = perf_counter()
-            events += operation(client)
-            now = perf_counter()
-            latencies.append(now - before)
-        return events, latencies
-
-    with ThreadPoolExecutor(len(clients)) as threads:
-        start = perf_counter()
-        end = start + seconds
-        turns = list(threads.map(repeat, clients))
-        took = perf_counter() - start
-    return Sample(
-        events=sum(events for events, _ in turns),
-        seconds=took,
-        latencies=[latency for _, latencies in turns for latency in latencies],
+def measure(plan: Plan, server: URL) -> report.Report:
+    """Measure the plan on this server, and tell on standard error how far it is."""
+    rows: list[report.Row] = []
+    growth: list[report.Growth] = []
+    conditions: dict[str, machine.Conditions] = {}
+    with ExitStack() as made:
+        workers = Workers(made)
+        contenders, versions, skipped = prepare(with_baselines(plan.contenders), workers)
+        databases = Databases(
+            server,
+            worker=lambda contender: workers.take(contender, 1)[0],
+            programs=lambda contender: find_peer(contender).bin,
+            made=made,
+        )
+        for name in plan.workloads:
+            tell(name)
+            conditions[name] = machine.conditions()
+            compared, left_out = compare(
+                WORKLOADS[name], contenders, databases, workers, plan.options
+            )
+            rows += compared
+            skipped += left_out
+        growing = [contender for contender in contenders if contender.name in GROWING]
+        for name in GROWTH if len(plan.growth) > 1 else ():
+            tell(f"growth of {name}")
+            growth += grow(WORKLOADS[name], growing, databases, workers, plan)
+    tell("\n")
+    return report.Report(
+        machine=machine.look_at(conninfo(server), versions),
+        options=plan.options,
+        conditions=conditions,
+        rows=rows,
+        growth=growth,
+        skipped=skipped,
     )
 
 
-def run_isolated(operation: Operation, contender: Contender, url: URL) -> Sample:
-    """Call ``operation`` once, in a process of its own."""
-    # Not forked: a child would begin with its parent's memory.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as processes:
-        return processes.submit(_run_once, operation, contender, url).result()
+def tell(progress: str) -> None:
+    print(progress, end=" ", flush=True, file=sys.stderr)
 
 
-def _run_once(operation: Operation, contender: Contender, url: URL) -> Sample:
-    with contender(url, Mode.AUTOCOMMIT, 1) as clients:
-        before = _memory_mb("VmRSS")
-        sample = run_for(0, operation, clients)
-        peak = _memory_mb("VmHWM")
-    grown = None if before is None or peak is None else peak - before
-    return replace(sample, peak_mb=peak, grown_mb=grown)
+def prepare(
+    contenders: Sequence[Contender], workers: Workers
+) -> tuple[list[Contender], dict[str, dict[str, str]], list[report.Skip]]:
+    """Return those whose environment can be had and who start, their versions, and the others."""
+    ready, versions, skipped = [], {}, []
+    for contender in contenders:
+        try:
+            versions[contender.name] = describe(contender, workers)
+        except Unavailable as error:
+            tell(f"{contender.name} skipped: {error}\n")
+            skipped.append(report.Skip(workload=None, contender=contender.name, reason=str(error)))
+        else:
+            ready.append(contender)
+    return ready, versions, skipped
 
 
-def _memory_mb(field: str) -> float | None:
-    """Return a figure of Linux about this process; None elsewhere.
+def describe(contender: Contender, workers: Workers) -> dict[str, str]:
+    """Install what the contender needs, start it, and return its versions.
 
-    getrusage's peak won't do: it is inherited from the parent (getrusage(2), ru_maxrss).
+    :raises Unavailable: it can't be had here.
     """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines[field].split()[0]) / 1024
+    if contender.runtime is Runtime.PGBENCH:
+        return {"pgbench": pgbench_version(find_pgbench())}
+    if contender.peer:
+        install(find_peer(contender))
+    return workers.take(contender, 1)[0].ask(Describe(), Description).versions
+
+
+def compare(
+    workload: Workload,
+    contenders: Sequence[Contender],
+    databases: Databases,
+    workers: Workers,
+    options: report.Options,
+) -> tuple[list[report.Row], list[report.Skip]]:
+    """Return what the contenders reach beside their baselines, and who was left out."""
+    run = workload.run(options.seconds, options.feed_events, options.bulk_events)
+    rounds = min(options.rounds, MAX_LONG_ROUNDS) if workload.long else options.rounds
+    chosen = [
+        contender
+        for contender in contenders
+        if not contender.only or workload.name in contender.only
+    ]
+    turns: dict[str, Callable[[], Sample]] = {}
+    skipped = {}
+    for contender in chosen:
+        try:
+            url = (
+                databases.filled(contender, options.feed_events)
+                if workload.reads
+                else databases.written(contender)
+            )
+        except Unavailable as error:
+            workers.forget(contender)
+            skipped[contender.name] = str(error)
+        else:
+            lane = make_lane(contender, url, workers)
+            turns[contender.name] = partial(lane.turn, workload, run)
+    taken = interleave(turns, rounds)
+    skipped |= taken.skipped
+    rows = []
+    for contender in chosen:
+        missing = {contender.baseline, BASELINE} - taken.samples.keys()
+        if contender.name in taken.samples and not missing:
+            rows.append(report.summarise(workload, contender, taken.samples))
+        elif contender.name in taken.samples:
+            skipped[contender.name] = f"nothing to compare with: no {' and no '.join(missing)}"
+    return rows, [
+        report.Skip(workload=workload.name, contender=name, reason=reason)
+        for name, reason in skipped.items()
+    ]
+
+
+def grow(
+    workload: Workload,
+    contenders: Sequence[Contender],
+    databases: Databases,
+    workers: Workers,
+    plan: Plan,
+) -> list[report.Growth]:
+    """Return what the contenders reach on stores of each size, beside the smallest."""
+    options = plan.options
+    run = workload.run(options.seconds, options.feed_events, options.bulk_events)
+    smallest, *_ = plan.growth
+    rows = []
+    for contender in contenders:
+        turns = {
+            str(size): partial(
+                make_lane(contender, databases.filled(contender, size), workers).turn,
+                workload,
+                run,
+            )
+            for size in plan.growth
+        }
+        samples = interleave(turns, options.rounds).samples
+        rows += [
+            report.grown(workload, contender, size, samples[str(size)], samples[str(smallest)])
+            for size in plan.growth
+            if {str(size), str(smallest)} <= samples.keys()
+        ]
+    return rows
+
+
+def make_lane(contender: Contender, url: str, workers: Workers) -> Lane:
+    if contender.runtime is Runtime.PGBENCH:
+        return Pgbench(url)
+    return WorkerLane(contender, url, workers)

@@ -1,186 +1,245 @@
-"""What was measured, as a table, as JSON, and beside an earlier run."""
+"""What was measured: as values, as a table, and beside an earlier run."""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from statistics import median
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
-import psycopg
-import sqlalchemy
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.events import PAYLOAD
+from benchmarks.contenders import BASELINE
+from benchmarks.machine import Conditions, Machine  # noqa: TC001 - pydantic reads it
+from benchmarks.workloads import Metric
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from benchmarks.measure import Sample
+    from benchmarks.contenders import Contender
+    from benchmarks.protocol import Sample
     from benchmarks.workloads import Workload
 
 #: A ratio that fell by more than this is told; less is noise.
 TOLERANCE: Final = 0.15
 # The slowest one of fewer calls is chance.
 _MIN_CALLS_FOR_P99: Final = 100
-_VERSION_AND_DURABILITY: Final = (
-    "SELECT current_setting('server_version'), current_setting('fsync'),"
-    " current_setting('synchronous_commit')"
-)
+
+
+class Options(BaseModel):
+    """How it was measured."""
+
+    model_config = ConfigDict(frozen=True)
+
+    rounds: int
+    seconds: float  #: of one turn
+    feed_events: int
+    bulk_events: int
 
 
 class Row(BaseModel):
-    """A contender's result in one workload and mode."""
+    """A contender's result in one workload."""
 
     model_config = ConfigDict(frozen=True)
 
     workload: str
     title: str
-    mode: str
     contender: str
+    mode: str
     events_per_second: float
-    ratio: float  #: to raw in the same mode
+    ratio: float  #: to raw in the same mode; more is better
+    ratio_to_raw: float  #: to raw in autocommit, whatever the contender's mode
     calls: int
     p50_ms: float
     p99_ms: float | None
+    conflicts: int  #: that were met and overcome
     peak_mb: float | None
     grown_mb: float | None
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        return self.workload, self.mode, self.contender
+    def key(self) -> tuple[str, str]:
+        return self.workload, self.contender
 
 
-class About(BaseModel):
-    """Where, when and with what it was measured."""
+class Growth(BaseModel):
+    """A contender's result in one workload on a store of some size."""
 
     model_config = ConfigDict(frozen=True)
 
-    date: datetime
-    revision: str
-    cores: int
-    cpu: str
-    load_average: float
-    python: str
-    sqlalchemy: str
-    psycopg: str
-    postgresql: str
-    fsync: str
-    synchronous_commit: str
-    payload_bytes: int
-    rounds: int
-    seconds: float
-    feed_events: int
+    workload: str
+    title: str
+    contender: str
+    events: int  #: in the store
+    events_per_second: float
+    p50_ms: float
+    ratio: float  #: to the same on the smallest store; 1 is flat
+
+
+class Skip(BaseModel):
+    """Who did not take part, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workload: str | None  #: None: in any
+    contender: str
+    reason: str
 
 
 class Report(BaseModel):
     model_config = ConfigDict(frozen=True)
 
-    about: About
+    machine: Machine
+    options: Options
+    conditions: dict[str, Conditions]  #: by workload
     rows: list[Row]
+    growth: list[Growth] = []
+    skipped: list[Skip] = []
 
 
 def summarise(
     workload: Workload,
-    mode: str,
-    contender: str,
-    samples: Sequence[Sample],
-    baseline: Sequence[Sample],
+    contender: Contender,
+    samples: Mapping[str, Sequence[Sample]],
 ) -> Row:
-    """Return medians. The ratio is that of the rounds' ratios, not of the medians.
+    """Return medians. A ratio is that of the rounds' ratios, not of the medians.
 
-    The disk's speed swings between rounds, but both contenders of one round meet the same.
+    The disk's speed swings between rounds, but all contenders of one round meet the same.
     """
-    latencies = sorted(chain.from_iterable(sample.latencies for sample in samples))
-    calls = len(latencies)
-    peaks = [sample.peak_mb for sample in samples if sample.peak_mb is not None]
-    growths = [sample.grown_mb for sample in samples if sample.grown_mb is not None]
+    own = samples[contender.name]
+    latencies = sorted(chain.from_iterable(sample.latencies for sample in own))
+    peaks = [sample.peak_mb for sample in own if sample.peak_mb is not None]
+    growths = [sample.grown_mb for sample in own if sample.grown_mb is not None]
     return Row(
         workload=workload.name,
         title=workload.title,
-        mode=mode,
-        contender=contender,
-        events_per_second=median(sample.rate for sample in samples),
-        ratio=median(
-            sample.rate / base.rate for sample, base in zip(samples, baseline, strict=True)
-        ),
-        calls=calls,
+        contender=contender.name,
+        mode=contender.mode,
+        events_per_second=median(sample.rate for sample in own),
+        ratio=ratio(own, samples[contender.baseline], workload.metric),
+        ratio_to_raw=ratio(own, samples[BASELINE], workload.metric),
+        calls=len(latencies),
         p50_ms=median(latencies) * 1000,
-        p99_ms=latencies[calls * 99 // 100] * 1000 if calls >= _MIN_CALLS_FOR_P99 else None,
-        peak_mb=max(peaks, default=None),
-        grown_mb=max(growths, default=None),
+        p99_ms=p99(latencies),
+        conflicts=sum(sample.conflicts for sample in own),
+        peak_mb=max(peaks, default=None) if workload.isolated else None,
+        grown_mb=max(growths, default=None) if workload.isolated else None,
     )
 
 
-def about(conninfo: str, *, rounds: int, seconds: float, feed_events: int) -> About:
-    with psycopg.connect(conninfo) as connection:
-        server = connection.execute(_VERSION_AND_DURABILITY).fetchone() or ("", "", "")
-    postgresql, fsync, synchronous_commit = server
-    return About(
-        date=datetime.now(UTC).replace(microsecond=0),
-        revision=_revision(),
-        cores=os.cpu_count() or 0,
-        cpu=_cpu(),
-        load_average=round(os.getloadavg()[0], 2),
-        python=platform.python_version(),
-        sqlalchemy=sqlalchemy.__version__,
-        psycopg=f"{psycopg.__version__} ({psycopg.pq.__impl__})",
-        postgresql=postgresql,
-        fsync=fsync,
-        synchronous_commit=synchronous_commit,
-        payload_bytes=len(PAYLOAD.model_dump_json()),
-        rounds=rounds,
-        seconds=seconds,
-        feed_events=feed_events,
+def grown(
+    workload: Workload,
+    contender: Contender,
+    events: int,
+    samples: Sequence[Sample],
+    smallest: Sequence[Sample],
+) -> Growth:
+    """Return medians, and the ratio to the same on the smallest store."""
+    return Growth(
+        workload=workload.name,
+        title=workload.title,
+        contender=contender.name,
+        events=events,
+        events_per_second=median(sample.rate for sample in samples),
+        p50_ms=median(chain.from_iterable(sample.latencies for sample in samples)) * 1000,
+        ratio=ratio(samples, smallest, workload.metric),
     )
 
 
-def table(report: Report) -> Iterator[str]:
-    """Yield the report's lines."""
-    yield from wrap(", ".join(f"{name} {value}" for name, value in report.about), 100)
-    yield ""
-    yield (
-        f"{'workload':<24}{'mode':<13}{'contender':<11}{'events/s':>9}{'ratio':>7}"
-        f"{'p50 ms':>9}{'p99 ms':>9}  peak MB (growth)"
-    )
-    for row in report.rows:
-        p99 = "" if row.p99_ms is None else f"{row.p99_ms:.2f}"
-        peak = "" if row.peak_mb is None else f"{row.peak_mb:.0f} (+{row.grown_mb:.0f})"
-        yield (
-            f"{row.workload + ' ' + row.title:<24}{row.mode:<13}{row.contender:<11}"
-            f"{row.events_per_second:>9.0f}{row.ratio:>7.2f}{row.p50_ms:>9.2f}{p99:>9}  {peak}"
-        ).rstrip()
+def ratio(own: Sequence[Sample], baseline: Sequence[Sample], metric: Metric) -> float:
+    """Return the median of the rounds' ratios; more is better."""
+    return median(_ratio(sample, base, metric) for sample, base in zip(own, baseline, strict=True))
 
 
-def what_got_worse(now: Iterable[Row], earlier: Iterable[Row]) -> Iterator[str]:
-    """Yield a line for each ratio that fell by more than the tolerance."""
+def _ratio(sample: Sample, base: Sample, metric: Metric) -> float:
+    if metric is Metric.LATENCY:
+        return median(base.latencies) / median(sample.latencies)
+    return sample.rate / base.rate
+
+
+def p99(latencies: Sequence[float]) -> float | None:
+    """Return milliseconds, of sorted seconds; None if there are too few."""
+    calls = len(latencies)
+    return latencies[calls * 99 // 100] * 1000 if calls >= _MIN_CALLS_FOR_P99 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fall:
+    """A ratio that got worse by more than the tolerance."""
+
+    workload: str
+    contender: str
+    before: float
+    now: float
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.workload, self.contender
+
+    def __str__(self) -> str:
+        change = self.now / self.before - 1
+        return (
+            f"{self.workload} {self.contender}: {self.before:.2f} -> {self.now:.2f} of raw"
+            f" ({change:+.0%})"
+        )
+
+
+def what_got_worse(now: Iterable[Row], earlier: Iterable[Row]) -> Iterator[Fall]:
+    """Yield each ratio that fell by more than the tolerance; what only one run has is no fall."""
     ratios = {row.key: row.ratio for row in earlier}
     for row in now:
         before = ratios.get(row.key)
         if before is not None and row.ratio < before * (1 - TOLERANCE):
-            change = row.ratio / before - 1
-            yield f"{' '.join(row.key)}: {before:.2f} -> {row.ratio:.2f} of raw ({change:+.0%})"
+            yield Fall(workload=row.workload, contender=row.contender, before=before, now=row.ratio)
 
 
-def _revision() -> str:
-    """Return the commit, with ``-dirty`` if files differ from it; empty outside of a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    root = Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
+def table(report: Report) -> Iterator[str]:
+    """Yield the report's lines, for a terminal."""
+    yield from wrap(", ".join(facts(report)), 100)
+    yield ""
+    yield (
+        f"{'workload':<25}{'contender':<25}{'events/s':>9}{'ratio':>7}{'to raw':>8}"
+        f"{'p50 ms':>9}{'p99 ms':>9}  peak MB (growth)"
+    )
+    for row in report.rows:
+        p99_ms = "" if row.p99_ms is None else f"{row.p99_ms:.2f}"
+        peak = "" if row.peak_mb is None else f"{row.peak_mb:.0f} (+{row.grown_mb:.0f})"
+        yield (
+            f"{row.workload + ' ' + row.title:<25.24}{row.contender:<25}"
+            f"{row.events_per_second:>9.0f}{row.ratio:>7.2f}{row.ratio_to_raw:>8.2f}"
+            f"{row.p50_ms:>9.2f}{p99_ms:>9}  {peak}"
+        ).rstrip()
+    if report.growth:
+        yield ""
+        yield (
+            f"{'growth':<25}{'contender':<25}{'events':>10}{'events/s':>10}{'p50 ms':>9}"
+            f"{'ratio':>7}"
+        )
+    for grown in report.growth:
+        yield (
+            f"{grown.workload + ' ' + grown.title:<25.24}{grown.contender:<25}{grown.events:>10}"
+            f"{grown.events_per_second:>10.0f}{grown.p50_ms:>9.2f}{grown.ratio:>7.2f}"
+        )
+    if report.skipped:
+        yield ""
+    for skip in report.skipped:
+        yield f"skipped: {skip.workload or 'all'} {skip.contender}: {skip.reason}"
 
 
-def _cpu() -> str:
-    # platform.processor() is empty on most Linux systems.
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(models, platform.processor() or platform.machine())
+def facts(report: Report) -> Iterator[str]:
+    """Yield what the figures depend on, one at a time."""
+    machine, options = report.machine, report.options
+    syncs = [mood.syncs_per_second for mood in report.conditions.values()]
+    loads = [mood.load_average for mood in report.conditions.values()]
+    yield f"{machine.date:%Y-%m-%d %H:%M} UTC"
+    yield f"revision {machine.revision}"
+    yield f"{machine.cores} cores of {machine.cpu}"
+    yield machine.system
+    yield f"load {min(loads):.1f} to {max(loads):.1f}"
+    yield f"fdatasync/s {min(syncs):.0f} to {max(syncs):.0f}, median {median(syncs):.0f}"
+    yield f"PostgreSQL {machine.postgresql}"
+    yield from (f"{name} {value}" for name, value in machine.settings.items())
+    yield f"payload {machine.payload_bytes} bytes"
+    yield f"{options.rounds} rounds of {options.seconds} s"
+    yield f"feed {options.feed_events} events"
+    yield f"bulk {options.bulk_events} events"

@@ -1,115 +1,118 @@
-"""What is measured, and the database in which the reads find their events."""
+"""What is measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from itertools import cycle
-from typing import TYPE_CHECKING, Final, TypeAlias
-from uuid import uuid4
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
 
-from benchmarks.contenders import Client, Mode
-from benchmarks.events import AGGREGATE_TYPE, EVENT_TYPE, METADATA, PAYLOAD
+from benchmarks.protocol import Run
 
-if TYPE_CHECKING:
-    import psycopg
 
-#: Does one call, and returns how many events it has written or read.
-Operation: TypeAlias = Callable[[Client], int]
+class Metric(StrEnum):
+    """What a ratio compares; more is better in any case."""
 
-LONG_STREAM: Final = 10_000
-SHORT_STREAMS: Final = 1_000
-SHORT_STREAM: Final = 10
-#: What R1 and R2 need; the feed holds at least these.
-MIN_FEED: Final = LONG_STREAM + SHORT_STREAMS * SHORT_STREAM
+    RATE = "rate"  #: events per second
+    LATENCY = "latency"  #: the median call, the baseline's over the contender's
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
+    """An operation, and how many do it at the same time."""
+
     name: str
     title: str
-    operation: Operation
+    operation: str  #: one of `operations.OPERATIONS`, or "deliver"
+    events: int = 1  #: in one call
+    writers: int = 1
+    processes: int = 1  #: that share out the writers
+    #: What each writer does in a turn. None: as many calls as the turn's time allows.
+    calls: int | None = None
+    #: Done on a store that is filled; else on one that has what the contender wrote itself.
     reads: bool = False
-    threads: int = 1
-    modes: tuple[Mode, ...] = (Mode.AUTOCOMMIT,)
     #: One call in a new process, so that the peak of memory is that of the call alone.
     isolated: bool = False
+    #: Its `events` are all that the store is filled with,
+    whole_feed: bool = False
+    #: or as many as a bulk has, whatever stands there.
+    bulk: bool = False
+    metric: Metric = Metric.RATE
+
+    @property
+    def long(self) -> bool:
+        """Whether a turn takes seconds, and is steadier than the short ones of the others."""
+        return self.whole_feed or self.bulk
+
+    def run(self, seconds: float, feed_events: int, bulk_events: int) -> Run:
+        """Return what a worker is asked to do in one turn."""
+        events = self.events
+        if self.whole_feed:
+            events = feed_events
+        elif self.bulk:
+            events = bulk_events
+        return Run(
+            operation=self.operation,
+            events=events,
+            calls=self.calls or 1,
+            seconds=0 if self.calls else seconds,
+        )
 
 
-def append(count: int, client: Client) -> int:
-    # Random, as real ids are: the keys of new streams fall all over the index.
-    client.append(f"invoice-{uuid4()}", [PAYLOAD] * count)
-    return count
-
-
-def read_long_stream(client: Client) -> int:
-    return client.read_stream("long")
-
-
-_next_short_stream = cycle([f"short-{number}" for number in range(SHORT_STREAMS)]).__next__
-
-
-def read_short_stream(client: Client) -> int:
-    return client.read_stream(_next_short_stream())
-
-
-def read_feed(client: Client) -> int:
-    return client.read_feed()
-
-
-WORKLOADS: Final = (
-    Workload(name="W1", title="1 event", operation=partial(append, 1), modes=tuple(Mode)),
-    Workload(name="W2", title="10 events", operation=partial(append, 10), modes=tuple(Mode)),
-    Workload(
-        name="W8",
-        title="1 event, 8 threads",
-        operation=partial(append, 1),
-        threads=8,
-        modes=tuple(Mode),
-    ),
-    Workload(name="W4", title="bulk by 1,000", operation=partial(append, 1_000)),
-    Workload(name="R1", title="stream of 10,000", operation=read_long_stream, reads=True),
-    Workload(name="R2", title="streams of 10", operation=read_short_stream, reads=True),
-    Workload(name="R3", title="feed", operation=read_feed, reads=True, isolated=True),
-)
-
-# The events of the short streams lie apart in the table, as those of streams that grow over time.
-_FILL_EVENTS: Final = """
-INSERT INTO events (event_id, stream_id, aggregate_id, aggregate_type, event_type, event_data,
-    event_version, occurred_at, metadata)
-SELECT gen_random_uuid(), stream_id, stream_id, %(aggregate_type)s, %(event_type)s,
-    %(data)s::jsonb, row_number() OVER (PARTITION BY stream_id ORDER BY n), now(),
-    %(metadata)s::jsonb
-FROM generate_series(0, %(count)s - 1) AS n,
-    LATERAL (SELECT CASE
-        WHEN n < %(long)s THEN 'long'
-        WHEN n < %(long)s + %(short)s * %(streams)s THEN 'short-' || n %% %(streams)s
-        ELSE 'other-' || n / 100
-    END) AS stream (stream_id)
-ORDER BY n
-"""
-_FILL_STREAMS: Final = """
-INSERT INTO streams (stream_id, version)
-SELECT stream_id, max(event_version) FROM events GROUP BY stream_id
-"""
-
-
-def fill(connection: psycopg.Connection, count: int) -> None:
-    """Write the streams that are read, and others up to ``count`` events in all."""
-    connection.execute(
-        _FILL_EVENTS,
-        {
-            "aggregate_type": AGGREGATE_TYPE,
-            "event_type": EVENT_TYPE,
-            "data": PAYLOAD.model_dump_json(),
-            "metadata": METADATA.model_dump_json(),
-            "count": count,
-            "long": LONG_STREAM,
-            "short": SHORT_STREAM,
-            "streams": SHORT_STREAMS,
-        },
+def warm_up(run: Run, seconds: float) -> Run:
+    """Return a shorter run, after which statements are prepared, pools filled, and code warm."""
+    short = {"read_long_stream": "read_short_stream"}
+    return replace(
+        run,
+        operation=short.get(run.operation, run.operation),
+        events=min(run.events, 1_000),
+        calls=1,
+        seconds=seconds if run.seconds else 0,
     )
-    connection.execute(_FILL_STREAMS)
-    # Else autovacuum would do it while we measure.
-    connection.execute("VACUUM (ANALYZE) streams, events")
+
+
+_ALL: Final = (
+    Workload(name="W1", title="1 event", operation="append"),
+    Workload(name="W2", title="10 events", operation="append", events=10),
+    Workload(name="W8", title="1 event, 8 writers", operation="append", writers=8),
+    Workload(
+        name="W8p",
+        title="1 event, 8 writers in 4 processes",
+        operation="append",
+        writers=8,
+        processes=4,
+    ),
+    Workload(name="W32", title="1 event, 32 writers", operation="append", writers=32),
+    Workload(
+        name="W32p",
+        title="1 event, 32 writers in 4 processes",
+        operation="append",
+        writers=32,
+        processes=4,
+    ),
+    Workload(name="W128", title="1 event, 128 writers", operation="append", writers=128),
+    Workload(name="W4", title="bulk", operation="bulk", calls=1, bulk=True),
+    Workload(name="C1", title="16 contending", operation="decide", writers=16, calls=10),
+    Workload(name="R1", title="stream of 10,000", operation="read_long_stream", reads=True),
+    Workload(name="R2", title="streams of 10", operation="read_short_stream", reads=True),
+    Workload(
+        name="R3",
+        title="feed",
+        operation="read_feed",
+        calls=1,
+        reads=True,
+        whole_feed=True,
+        isolated=True,
+    ),
+    Workload(
+        name="S1",
+        title="commit to handler",
+        operation="deliver",
+        calls=60,
+        metric=Metric.LATENCY,
+    ),
+    Workload(name="S2", title="projection", operation="project", events=1_000, calls=1, reads=True),
+)
+WORKLOADS: Final = {workload.name: workload for workload in _ALL}
+QUICK: Final = ("W1", "W2", "W8", "W4", "R1", "R2", "R3")
+#: Those whose cost must not grow with what the store has already.
+GROWTH: Final = ("W1", "W2", "R1", "R2")

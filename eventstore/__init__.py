@@ -28,6 +28,8 @@ from eventstore.errors import (
 )
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.execution import Outcome, Retries
+from eventstore.export import export_events, exported_events
+from eventstore.group_commit import AsyncGroupCommitWriter, GroupCommitWriter
 from eventstore.loading import LoadedStream
 from eventstore.memory import InMemoryEventStore
 from eventstore.memory_aio import AsyncInMemoryEventStore
@@ -59,6 +61,7 @@ __all__ = [
     "AppendResult",
     "AppendedStream",
     "AsyncEventStore",
+    "AsyncGroupCommitWriter",
     "AsyncInMemoryEventStore",
     "AsyncRepository",
     "AsyncSqlAlchemyEventStore",
@@ -77,6 +80,7 @@ __all__ = [
     "EveryInterval",
     "ExpectedVersion",
     "FeedUnavailable",
+    "GroupCommitWriter",
     "IdempotencyMismatch",
     "ImportProgress",
     "InMemoryEventStore",
@@ -109,5 +113,7 @@ __all__ = [
     "causation",
     "caused_by",
     "event_store",
+    "export_events",
+    "exported_events",
     "import_events",
 ]

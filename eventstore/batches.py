@@ -125,8 +125,13 @@ def encode_batches(
     return batches
 
 
-def encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:
-    """Return one event as it will be stored; raises what :func:`encode_batch` does."""
+def encode_event(
+    stream_id: str, event: AnyEnvelope, codec: PayloadCodec, *, in_context: bool = True
+) -> EncodedEvent:
+    """Return one event as it will be stored; raises what :func:`encode_batch` does.
+
+    ``in_context`` completes the metadata by the context; what happened elsewhere has another one.
+    """
     if not isinstance(event, EventEnvelope):
         raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
     _refuse_unchecked_copy(event)
@@ -139,7 +144,9 @@ def encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> Enc
         event_data=event_data,
         occurred_at=event.occurred_at.astimezone(UTC),
         metadata=encode_metadata(
-            event_type, enrich(event.metadata), codec.schema_version(event_type)
+            event_type,
+            enrich(event.metadata) if in_context else event.metadata,
+            codec.schema_version(event_type),
         ),
         idempotency_key=event.metadata.idempotency_key,
     )

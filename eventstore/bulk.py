@@ -56,15 +56,16 @@ def import_events(
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
-    batch_size: int = 10_000,
+    batch_size: int = 5_000,
     keep_versions: bool = False,
     on_progress: Callable[[ImportProgress], object] | None = None,
 ) -> ImportProgress:
     """Record ``events`` in their order, each in the stream that its ``stream_id`` names.
 
-    Ids, times and metadata are kept. Versions and positions are assigned: each event gets the next
-    version of its stream, while others may append to the same streams. With ``keep_versions`` an
-    event that has an ``event_version`` must get that one.
+    Ids, times and metadata are kept as they are: the context of :func:`causation` adds nothing.
+    Versions and positions are assigned: each event gets the next version of its stream, while
+    others may append to the same streams. With ``keep_versions`` an event that has an
+    ``event_version`` must get that one.
 
     The import has transactions of its own, one for each ``batch_size`` events (fewer, if they are
     large), and calls ``on_progress`` after each. Interrupted at any time, it is gone on with by the
@@ -89,7 +90,7 @@ def import_events(
     if check_number("batch_size", batch_size) == 0:
         raise ValueError("batch_size must be at least 1")
     codec = codec_of(registry)
-    run = _Import(_engine_of(engine), check_schema(schema), on_progress)
+    run = _Import(engine_for_copy(engine, "import_events"), check_schema(schema), on_progress)
     with ThreadPoolExecutor(1, thread_name_prefix="eventstore-import") as writer:
         writing: Future[ImportedBatch] | None = None
         try:
@@ -174,21 +175,22 @@ def _check_events(events: Any) -> None:
         raise TypeError(f"events must be an iterable of EventEnvelope, not {type(events).__name__}")
 
 
-def _engine_of(given: Any) -> Engine:
-    """Return the engine from which the import gets its connections, if it can COPY with it."""
+def engine_for_copy(given: Any, caller: str) -> Engine:
+    """Return the engine from which ``caller`` gets its connections, if it can COPY with it."""
     engine = given
     if isinstance(given, sessionmaker):
         with given() as session:
             engine = session.get_bind(EventRecord) if isinstance(session, Session) else session
     if not isinstance(engine, Engine) or engine.dialect.is_async:
         raise TypeError(
-            "import_events needs a synchronous Engine, or a sessionmaker bound to one, not "
+            f"{caller} needs a synchronous Engine, or a sessionmaker bound to one, not "
             f"{type(given).__name__}; beside an AsyncEngine make one with "
-            "create_engine(async_engine.url), and import in asyncio.to_thread()"
+            "create_engine(async_engine.url.set(drivername='postgresql+psycopg')), and call it in "
+            "asyncio.to_thread()"
         )
     if engine.dialect.name != "postgresql" or engine.dialect.driver != "psycopg":
         raise ValueError(
-            f"import_events needs PostgreSQL by psycopg, this engine is {engine.dialect.name}+"
+            f"{caller} needs PostgreSQL by psycopg, this engine is {engine.dialect.name}+"
             f"{engine.dialect.driver}; make one with create_engine('postgresql+psycopg://...')"
         )
     return engine
@@ -223,7 +225,8 @@ def _encode(envelope: AnyEnvelope, codec: PayloadCodec, *, keep_versions: bool) 
         raise ValueError("stream_id is empty; name the stream: EventEnvelope(stream_id=...)")
     stream_id = check_stream_id(envelope.stream_id)
     version = check_number("event_version", envelope.event_version) if keep_versions else 0
-    return StreamEvent(stream_id, version, encode_event(stream_id, envelope, codec))
+    event = encode_event(stream_id, envelope, codec, in_context=False)
+    return StreamEvent(stream_id, version, event)
 
 
 def _size(event: StreamEvent) -> int:

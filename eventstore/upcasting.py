@@ -77,8 +77,9 @@ class Step:
         for result in results:
             if not isinstance(result, Upcast):
                 raise self._failed(f"gave a {type(result).__name__}, not an Upcast")
-            if result.event_type not in self.into:
-                raise self._failed(f"gave a {result.event_type!r}; its into= doesn't name it")
+            # Not named in the message: it may come from the payload.
+            if result.event_type not in tuple(self.into):
+                raise self._failed("gave an event of a type that its into= doesn't name")
         return [((name, self.into[name]), upcast) for name, upcast in results]
 
     def _failed(self, what: str) -> UpcastingError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from eventstore.operations.append import append, append_to_stream
 from eventstore.operations.bulk import import_batch
 from eventstore.operations.delete import delete_stream, restore_stream
+from eventstore.operations.export import export_range
+from eventstore.operations.group_append import append_group, encode_append
 from eventstore.operations.load import load_stream
 from eventstore.operations.read import read_feed_page, read_feed_position, read_stream_page
 from eventstore.operations.snapshots import get_snapshot, save_snapshot
@@ -13,9 +15,12 @@ from eventstore.operations.transactions import commit
 
 __all__ = [
     "append",
+    "append_group",
     "append_to_stream",
     "commit",
     "delete_stream",
+    "encode_append",
+    "export_range",
     "get_snapshot",
     "get_stream_info",
     "import_batch",

@@ -60,7 +60,7 @@ from eventstore.streams import ANY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE, Connection, SelectBase, Update
+    from sqlalchemy import CTE, ColumnElement, Connection, SelectBase, Update
     from sqlalchemy.orm import Session
 
     from eventstore.appending import StreamAppend, StreamAt
@@ -90,7 +90,7 @@ def append_to_stream(
     if not batch.events:
         return verdict.check_stream(connection, stream_id, batch.expected_version, schema=schema)
     missed = MissedEvents(codec) if fetch_missed else None
-    appended = _append_batch(connection, batch, missed, schema=schema, positions=False)
+    appended = append_batch(connection, batch, missed, schema=schema, positions=False)
     announce(session, connection)
     return appended.streams[0].version
 
@@ -110,7 +110,7 @@ def append(
     schema = schema_of(connection, schema)
     if len(batches) == 1 and batches[0].events:
         missed = MissedEvents(codec) if fetch_missed else None
-        appended = _append_batch(connection, batches[0], missed, schema=schema)
+        appended = append_batch(connection, batches[0], missed, schema=schema)
         announce(session, connection)
         return appended
     if not any(batch.events for batch in batches):
@@ -121,10 +121,10 @@ def append(
     return AppendResult(result.streams[: len(appends)], result.already_appended)
 
 
-def _append_batch(
+def append_batch(
     connection: Connection,
     batch: EncodedBatch,
-    missed: MissedEvents | None,
+    missed: MissedEvents | None = None,
     *,
     schema: str | None,
     positions: bool = True,
@@ -311,8 +311,9 @@ def _opened_and_recording(shape: _Shape) -> tuple[CTE, postgresql.Insert]:
         may_write.append(~verdict.knows_a_key(rows))
     if not shape.creates:
         may_write.append(select(_seen().c.version).exists())
-    opened = _opened(
-        select(stream_id, event_count).select_from(SEQUENCE).where(*may_write), exact=shape.exact
+    opened = move_streams(
+        select(stream_id, event_count).select_from(SEQUENCE).where(*may_write),
+        is_expected=streams_table.c.version == _expected(exact=shape.exact),
     )
     first = opened.c.version - event_count
     if rows is None:
@@ -330,11 +331,19 @@ def _opened_and_recording(shape: _Shape) -> tuple[CTE, postgresql.Insert]:
     return opened, recording
 
 
-def _opened(proposed: SelectBase, *, exact: bool) -> CTE:
-    """Return the CTE ``opened``: the stream's new version, if it was as expected."""
+def _expected(*, exact: bool) -> ColumnElement[int]:
+    """Return the version to which the stream is held."""
+    if exact:
+        return parameter("expected", BigInteger)
     # A literal column: SQLAlchemy 2.0 doesn't look for constants inside ON CONFLICT.
-    seen = func.coalesce(select(_seen().c.version).scalar_subquery(), literal_column("0"))
-    expected = parameter("expected", BigInteger) if exact else seen
+    return func.coalesce(select(_seen().c.version).scalar_subquery(), literal_column("0"))
+
+
+def move_streams(proposed: SelectBase, *, is_expected: ColumnElement[bool]) -> CTE:
+    """Return the CTE ``opened``: the streams that were as expected, at their new versions.
+
+    ``proposed`` gives each stream's id and how many events it gets.
+    """
     opening = postgresql.insert(streams_table).from_select(["stream_id", "version"], proposed)
     is_placeholder = streams_table.c.version == literal_column("0")
     return (
@@ -350,9 +359,9 @@ def _opened(proposed: SelectBase, *, exact: bool) -> CTE:
                     else_=streams_table.c.created_at,
                 ),
             },
-            where=streams_table.c.deleted_at.is_(None) & (streams_table.c.version == expected),
+            where=streams_table.c.deleted_at.is_(None) & is_expected,
         )
-        .returning(streams_table.c.version)
+        .returning(streams_table.c.stream_id, streams_table.c.version)
         .cte("opened")
     )
 

@@ -12,12 +12,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, cast
-
-from sqlalchemy.exc import DBAPIError
+from typing import TYPE_CHECKING, Any, Final
 
 from eventstore.models import events_table
-from eventstore.operations.conflicts import translate
+from eventstore.operations.driver_copy import driver_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,29 +74,22 @@ def _field(text: str) -> bytes:
     return _pack_length(len(encoded)) + encoded
 
 
-def use_utf8(connection: Connection) -> None:
-    """Speak UTF-8 to the end of the transaction: in the binary format too, texts are as agreed."""
-    driver: Any = connection.connection.driver_connection
-    if driver.info.encoding != "utf-8":
-        connection.exec_driver_sql("SET LOCAL client_encoding = 'UTF8'")
-
-
 def copy_events(connection: Connection, rows: Iterator[bytes], *, schema: str | None) -> None:
-    """Write ``rows``, made by :func:`pack_row`, in their order; :func:`use_utf8` comes before it.
+    """Write ``rows``, made by :func:`pack_row`, in their order; ``use_utf8`` comes before it.
 
     Raises the typed error where PostgreSQL's has one, else SQLAlchemy's, as any other statement.
     """
     driver: Any = connection.connection.driver_connection
     statement = _statement(connection, schema)
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(_HEADER)
-            while chunk := b"".join(islice(rows, _ROWS_A_WRITE)):
-                copy.write(chunk)
-            copy.write(_TRAILER)
-    except connection.dialect.loaded_dbapi.Error as error:
-        wrapped = _as_sqlalchemy(error, connection, statement)
-        raise translate(wrapped, connection) or wrapped from error
+    with (
+        driver_errors(connection, statement),
+        driver.cursor() as cursor,
+        cursor.copy(statement) as copy,
+    ):
+        copy.write(_HEADER)
+        while chunk := b"".join(islice(rows, _ROWS_A_WRITE)):
+            copy.write(chunk)
+        copy.write(_TRAILER)
 
 
 def _statement(connection: Connection, schema: str | None) -> str:
@@ -110,20 +101,3 @@ def _statement(connection: Connection, schema: str | None) -> str:
     statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
     # Without parameters, psycopg sends it as it is; SQLAlchemy has doubled the % of quoted names.
     return statement.replace("%%", "%")
-
-
-def _as_sqlalchemy(error: Any, connection: Connection, statement: str) -> DBAPIError:
-    """Return the driver's error as SQLAlchemy raises it, and give up a connection that is lost."""
-    dialect = connection.dialect
-    is_lost = dialect.is_disconnect(error, connection.connection.dbapi_connection, None)
-    if is_lost:
-        connection.invalidate(error)
-    wrapped = DBAPIError.instance(
-        statement,
-        None,
-        error,
-        dialect.loaded_dbapi.Error,
-        connection_invalidated=is_lost,
-        dialect=dialect,
-    )
-    return cast("DBAPIError", wrapped)

@@ -41,8 +41,9 @@ from eventstore.errors import (
     TransactionConflict,
 )
 from eventstore.models import EVENT_ID_KEY, STREAM_VERSION_KEY, events_table, streams_table
-from eventstore.operations.binary_copy import copy_events, pack_row, use_utf8
+from eventstore.operations.binary_copy import copy_events, pack_row
 from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
+from eventstore.operations.driver_copy import use_utf8
 from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.statements import fetch, parameter, run
 from eventstore.operations.timestamps import in_utc, zoned

@@ -7,7 +7,7 @@ the server more than to write it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from pydantic_core import to_json
 from sqlalchemy import BigInteger, String, Text, Uuid, cast, column, func, select
@@ -18,11 +18,12 @@ from eventstore.operations.statements import parameter
 if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement
 
-    from eventstore.batches import EncodedBatch
+    from eventstore.batches import EncodedBatch, EncodedEvent
 
-#: The columns of ``incoming``, by the short name that each event's JSON has for it.
-_COLUMNS: Final[dict[str, tuple[str, Any]]] = {
-    "o": ("ordinal", BigInteger),
+Columns: TypeAlias = "dict[str, tuple[str, Any]]"
+
+#: Columns of ``incoming``, by the short name that each event's JSON has for them: what an event is,
+_EVENT: Final[Columns] = {
     "i": ("event_id", Uuid),
     "a": ("aggregate_id", String),
     "g": ("aggregate_type", String),
@@ -32,6 +33,8 @@ _COLUMNS: Final[dict[str, tuple[str, Any]]] = {
     "d": ("event_data", JSONB),
     "m": ("metadata", JSONB),
 }
+#: and where it goes: its ordinal in the batch.
+_PLACE: Final[Columns] = {"o": ("ordinal", BigInteger)}
 
 #: What is stored of an event, but for its stream and version.
 STORED: Final = (
@@ -50,33 +53,35 @@ MAX_BATCH_BYTES: Final = 128 * 2**20
 
 def rows_of(batch: EncodedBatch) -> str:
     """Return the value of the parameter ``events``."""
-    rows = []
-    for ordinal, event in enumerate(batch.events, start=1):
-        values = to_json(
-            {
-                "o": ordinal,
-                "i": event.event_id,
-                "a": event.aggregate_id,
-                "g": event.aggregate_type,
-                "t": event.event_type,
-                "h": event.occurred_at.isoformat(),
-                "k": event.idempotency_key,
-            }
-        )
-        # Payload and metadata are JSON already; they are set in as they are.
-        rows.append(b'%b,"d":%b,"m":%b}' % (values[:-1], event.event_data, event.metadata))
+    rows = [
+        b'{"o":%d,%b' % (ordinal, row_of(event))
+        for ordinal, event in enumerate(batch.events, start=1)
+    ]
     encoded = b"[%b]" % b",".join(rows)
-    if len(encoded) > MAX_BATCH_BYTES:
-        raise _too_large(batch.stream_id, len(encoded))
+    refuse_too_large(batch.stream_id, len(encoded))
     return encoded.decode()
+
+
+def row_of(event: EncodedEvent) -> bytes:
+    """Return the event's JSON object without its first brace: its place is to be set before it."""
+    values = to_json(
+        {
+            "i": event.event_id,
+            "a": event.aggregate_id,
+            "g": event.aggregate_type,
+            "t": event.event_type,
+            "h": event.occurred_at.isoformat(),
+            "k": event.idempotency_key,
+        }
+    )
+    # Payload and metadata are JSON already; they are set in as they are.
+    return b'%b,"d":%b,"m":%b}' % (values[1:-1], event.event_data, event.metadata)
 
 
 def values_of_one(batch: EncodedBatch) -> dict[str, Any]:
     """Return the values of the parameters of :func:`incoming_one`."""
     (event,) = batch.events
-    size = len(event.event_data) + len(event.metadata)
-    if size > MAX_BATCH_BYTES:
-        raise _too_large(batch.stream_id, size)
+    refuse_too_large(batch.stream_id, len(event.event_data) + len(event.metadata))
     return {
         "event_id": event.event_id,
         "aggregate_id": event.aggregate_id,
@@ -90,7 +95,7 @@ def values_of_one(batch: EncodedBatch) -> dict[str, Any]:
 
 def incoming_one() -> list[ColumnElement[Any]]:
     """Return the columns :data:`STORED` of an event that comes alone, each a parameter."""
-    types: dict[str, Any] = dict(_COLUMNS.values())
+    types: dict[str, Any] = dict(_EVENT.values())
     return [
         cast(parameter(name, Text), JSONB).label(name)
         if types[name] is JSONB
@@ -99,20 +104,26 @@ def incoming_one() -> list[ColumnElement[Any]]:
     ]
 
 
-def _too_large(stream_id: str, size: int) -> ValueError:
-    return ValueError(
-        f"the events for stream {stream_id!r} have {size} bytes as JSON, one "
-        f"append takes {MAX_BATCH_BYTES}; append them in several calls of one transaction"
-    )
+def refuse_too_large(stream_id: str, size: int) -> None:
+    """Raise ValueError for a batch of more JSON than PostgreSQL opens."""
+    if size > MAX_BATCH_BYTES:
+        raise ValueError(
+            f"the events for stream {stream_id!r} have {size} bytes as JSON, one "
+            f"append takes {MAX_BATCH_BYTES}; append them in several calls of one transaction"
+        )
 
 
-def incoming() -> CTE:
-    """Return the CTE ``incoming``: the rows of the parameter ``events``, opened once."""
+def incoming(place: Columns = _PLACE) -> CTE:
+    """Return the CTE ``incoming``: the rows of the parameter ``events``, opened once.
+
+    Each is an event, and the columns that say where it goes.
+    """
+    columns = {**place, **_EVENT}
     opened = (
         func.jsonb_to_recordset(cast(parameter("events", Text), JSONB))
-        .table_valued(*(column(short, type_) for short, (_, type_) in _COLUMNS.items()))
+        .table_valued(*(column(short, type_) for short, (_, type_) in columns.items()))
         .render_derived(name="r", with_types=True)
     )
-    return select(*(opened.c[short].label(name) for short, (name, _) in _COLUMNS.items())).cte(
+    return select(*(opened.c[short].label(name) for short, (name, _) in columns.items())).cte(
         "incoming"
     )

@@ -227,7 +227,7 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
 
 
 def filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str, Any]:
-    """Return the values of those conditions that ``filters`` sets."""
+    """Return the values of the conditions that ``filters`` sets, by the conditions' names."""
     if filters is None:
         return {}
     values = {
@@ -240,7 +240,7 @@ def filter_values(filters: EventFilter | None, codec: PayloadCodec) -> dict[str,
 
 
 def filter_conditions() -> dict[str, ColumnElement[bool]]:
-    """Return each condition on an event under the name of its value."""
+    """Return what each part of a filter asks of an event, its value a parameter of that name."""
     return {
         "event_types": events_table.c.event_type
         == func.any(parameter("event_types", ARRAY(String))),

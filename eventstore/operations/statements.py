@@ -84,6 +84,11 @@ def fetch(
     return rows
 
 
+def text_of(connection: Connection, statement: Executable, *, schema: str | None) -> str:
+    """Return the text that :func:`run` would send, for what wraps it: COPY."""
+    return _text_of(statement, connection.dialect, schema).text
+
+
 def parameter(name: str, type_: TypeEngine[T] | type[TypeEngine[T]]) -> BindParameter[T]:
     """Return a value that each call of :func:`run` gives under this name."""
     return bindparam(name, type_=type_, required=False)

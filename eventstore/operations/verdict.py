@@ -112,7 +112,7 @@ def check_streams(
 
 def newest_version(connection: Connection, stream_id: str, *, schema: str | None) -> int:
     """Return the version of the stream's newest event, whatever the stream's row says."""
-    values = {"stream_id": stream_id, "not_these": []}
+    values = {"stream_id": stream_id}
     return int(run(connection, _newest_version(), values, schema=schema).scalar_one())
 
 
@@ -129,7 +129,7 @@ def explain_clash(
         "stream_id": batch.stream_id,
         "not_these": [str(event.event_id) for event in batch.events],
     }
-    actual = int(run(connection, _newest_version(), values, schema=schema).scalar_one())
+    actual = int(run(connection, _newest_version_of_others(), values, schema=schema).scalar_one())
     if actual > base:
         return ConcurrencyConflict(batch.expected_version, actual, batch.stream_id)
     # Neither id nor version: the sequence was set back, or a constraint is not ours.
@@ -137,27 +137,38 @@ def explain_clash(
 
 
 def knows_an_id(rows: CTE) -> ColumnElement[bool]:
-    """Return the condition that some event has the id of one of ``rows``.
+    """Return the condition that some event has the id of one of ``rows``."""
+    return select(rows.c.ordinal).where(has_known_id(rows)).exists()
+
+
+def knows_a_key(rows: CTE) -> ColumnElement[bool]:
+    """Return the condition that the stream has an event with the key of one of ``rows``."""
+    stream_id = parameter("stream_id", String)
+    return select(rows.c.ordinal).where(has_known_key(rows, stream_id)).exists()
+
+
+def has_known_id(rows: CTE) -> ColumnElement[bool]:
+    """Return the condition that some event has the id of this one of ``rows``.
 
     Each id is looked up by a subquery of its own, which the planner can only do by the index. A
     join, or an array, is planned by guesses, and a plan that was made and kept while the table
     was empty would go on scanning it when it is large.
     """
     known = select(events_table.c.event_id).where(events_table.c.event_id == rows.c.event_id)
-    return select(rows.c.ordinal).where(known.scalar_subquery().is_not(None)).exists()
+    return known.scalar_subquery().is_not(None)
 
 
-def knows_a_key(rows: CTE) -> ColumnElement[bool]:
-    """Return the condition that the stream has an event with the key of one of ``rows``."""
+def has_known_key(rows: CTE, stream_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """Return the condition that the stream has an event with the key of this one of ``rows``."""
     known = (
         select(events_table.c.event_version)
         .where(
-            events_table.c.stream_id == parameter("stream_id", String),
+            events_table.c.stream_id == stream_id,
             _idempotency_key() == rows.c.idempotency_key,
         )
         .limit(literal_column("1"))
     )
-    return select(rows.c.ordinal).where(known.scalar_subquery().is_not(None)).exists()
+    return known.scalar_subquery().is_not(None)
 
 
 def _idempotency_key() -> ColumnElement[str]:
@@ -249,9 +260,15 @@ def _stream_states() -> Select[Any]:
 @cache
 def _newest_version() -> Select[Any]:
     return select(func.coalesce(func.max(events_table.c.event_version), 0)).where(
-        events_table.c.stream_id == parameter("stream_id", String),
-        cast(events_table.c.event_id, String) != func.all(parameter("not_these", ARRAY(String))),
+        events_table.c.stream_id == parameter("stream_id", String)
     )
+
+
+@cache
+def _newest_version_of_others() -> Select[Any]:
+    """The same without the events of a batch: PostgreSQL has to read the stream for that."""
+    not_these = func.all(parameter("not_these", ARRAY(String)))
+    return _newest_version().where(cast(events_table.c.event_id, String) != not_these)
 
 
 @cache

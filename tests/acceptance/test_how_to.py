@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
+    from sqlalchemy import URL
 
     from eventstore import SqlAlchemyEventStore
 
@@ -26,3 +27,12 @@ def test_change_an_event_type(
     exec(compile(blocks("evolve-events.md", "python"), "evolve-events.md", "exec"), names)
 
     assert capsys.readouterr().out == blocks("evolve-events.md", "text")
+
+
+def test_share_commits(committed_database: URL, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {"__name__": "guide", "url": committed_database}
+    exec(compile(blocks("group-commit.md", "python"), "group-commit.md", "exec"), names)
+    for engine in ("engine", "patient"):
+        names[engine].dispose()
+
+    assert capsys.readouterr().out == blocks("group-commit.md", "text")

@@ -31,16 +31,16 @@ def test_the_guide_does_what_it_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "payments.csv").write_text(blocks("text")[0], encoding="utf-8")
-    first, copy, again = blocks("python")
+    first, copy, again, export = blocks("python")
     with temporary_database(server_url) as url:
         engine = create_engine(url)
         migrate.upgrade(engine)
         migrate.upgrade(engine, schema="archive")
         names = {"engine": engine, "old_engine": engine}
-        for code in (first, again, copy):
+        for code in (first, again, copy, export):
             exec(code, names)  # the reader's paste
         engine.dispose()
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("ImportProgress(imported=3, already_imported=0, new_streams=2")
-    assert lines[1:] == ["3 events, 2 new streams", "0 new, 3 were there"]
+    assert lines[1:] == ["3 events, 2 new streams", "0 new, 3 were there", "2450 cents"]

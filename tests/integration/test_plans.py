@@ -19,6 +19,9 @@ from eventstore import (
     StreamAppend,
     StreamAt,
 )
+from eventstore.grouping import Submission
+from eventstore.operations import append_group, encode_append
+from eventstore.registry import codec_of
 from tests.fixtures.events import new_event, new_events
 
 if TYPE_CHECKING:
@@ -30,6 +33,24 @@ if TYPE_CHECKING:
 
 KNOWN = new_events(3)
 KEY = EventMetadata(idempotency_key="k")
+
+
+def append_as_group(store: SqlAlchemyEventStore, begun: str = "known", version: int = 4) -> None:
+    appends = [
+        (f"beside-{begun}", NO_STREAM, new_events(3)),
+        (f"with-key-beside-{begun}", ANY, [new_event(key="x"), new_event(key="x")]),
+        (begun, version, [new_event(key="new")]),
+        ("missing", 7, [new_event()]),
+    ]
+    group = []
+    for append in appends:
+        batch, rows = encode_append(*append, codec_of(None))
+        group.append(Submission(batch=batch, rows=rows, waiter=None))
+    connection = store.session.connection()
+    outcomes = append_group(connection, group, codec=codec_of(None), schema=None)
+    assert [outcomes[each] for each in group[:3]] == [3, 2, version + 1]
+    assert isinstance(outcomes[group[3]], ConcurrencyConflict)
+
 
 OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
     "append": lambda store: store.append_to_stream("new", NO_STREAM, new_events(3)),
@@ -51,6 +72,7 @@ OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
     "a filtered end of the feed": lambda store: list(
         store.read_all_forward(19_990, filters=EventFilter(event_types=["no such"]))
     ),
+    "a group": append_as_group,
     "delete and restore": lambda store: (store.delete_stream("big"), store.restore_stream("big")),
 }
 
@@ -108,6 +130,7 @@ def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
                 with pytest.raises(ConcurrencyConflict):
                     store.append_to_stream(f"by-ids-{number}", 1, [event], fetch_missed=True)
             store.load_stream(f"by-key-{number}", "A", idempotency_key="x")
+            append_as_group(store, f"by-ids-{number}", 3)
             session.commit()
         fill(store)
         session.commit()
@@ -119,6 +142,7 @@ def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
             "the tail of a stream",
             "a conflict with what was missed",
             "a conflict of a key",
+            "a group",
         ):
             OPERATIONS[name](store)
             assert scans_of_events(session) == 0, name

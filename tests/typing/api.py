@@ -25,6 +25,7 @@ from eventstore import (
     AnyPolicy,
     AppendResult,
     AsyncEventStore,
+    AsyncGroupCommitWriter,
     AsyncInMemoryEventStore,
     AsyncRepository,
     AsyncSqlAlchemyEventStore,
@@ -38,6 +39,7 @@ from eventstore import (
     EventStore,
     EveryEvents,
     EveryInterval,
+    GroupCommitWriter,
     ImportProgress,
     InMemoryEventStore,
     LoadedStream,
@@ -199,6 +201,23 @@ def bulk_import(sessions: sessionmaker[Session]) -> None:
     feed = SqlAlchemyEventStore(sessions()).read_all_forward()
     eventstore.import_events(sessions, feed, schema="copy", batch_size=500, keep_versions=True)
     eventstore.import_events(engine, [], on_progress=print)
+    with open("events.jsonl", "wb") as file:  # noqa: PTH123 - never run
+        assert_type(eventstore.export_events(engine, file, on_progress=print), int)
+    assert_type(eventstore.exported_events([b"", ""]), Iterator[EventEnvelope[Any]])
+
+
+def group_commit(engine: Engine) -> None:
+    with GroupCommitWriter(engine, registry, schema="orders", max_waiting=100) as writer:
+        assert_type(writer, GroupCommitWriter)
+        assert_type(writer.append_to_stream("s", ANY, [envelope]), int)
+    GroupCommitWriter(engine, "orders")  # type: ignore[arg-type]
+
+
+async def async_group_commit(engine: AsyncEngine, sync_engine: Engine) -> None:
+    async with AsyncGroupCommitWriter(engine, registry, max_batch=10) as writer:
+        assert_type(writer, AsyncGroupCommitWriter)
+        assert_type(await writer.append_to_stream("s", None, [envelope]), int)
+    AsyncGroupCommitWriter(sync_engine)  # type: ignore[arg-type]
 
 
 def facts_of_an_error(error: ConcurrencyConflict) -> None:

@@ -8,9 +8,10 @@ import pytest
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from eventstore.codec import JsonPayloads
 from eventstore.errors import SerializationError, UnknownEventType
 from eventstore.events import AnyEnvelope, EventEnvelope
-from eventstore.registry import EventRegistry, JsonPayloads
+from eventstore.registry import EventRegistry
 
 
 class OrderPlaced(BaseModel):

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from eventstore import AsyncEventStore, AsyncSqlAlchemyEventStore, EventStore, SqlAlchemyEventStore
+from eventstore import (
+    AsyncEventStore,
+    AsyncGroupCommitWriter,
+    AsyncSqlAlchemyEventStore,
+    EventStore,
+    GroupCommitWriter,
+    SqlAlchemyEventStore,
+)
 from eventstore.memory import InMemoryEventStore
 from eventstore.memory_aio import AsyncInMemoryEventStore
 
@@ -46,3 +53,15 @@ def test_an_operation_is_the_same_in_both(sync: type[Any], twin: type[Any], name
 def test_the_stores_have_the_signatures_of_the_protocol(store: type[Any], name: str) -> None:
     wanted = inspect.signature(operations(EventStore)[name]).parameters
     assert inspect.signature(operations(store)[name]).parameters == wanted
+
+
+@pytest.mark.parametrize("name", ["__init__", "append_to_stream", "close"])
+def test_the_writers_are_twins_too(name: str) -> None:
+    method, other = getattr(GroupCommitWriter, name), getattr(AsyncGroupCommitWriter, name)
+    parameters, others = (inspect.signature(each).parameters for each in (method, other))
+    assert list(parameters) == list(others)
+    if name != "__init__":  # which takes another engine
+        assert parameters == others
+        assert inspect.iscoroutinefunction(other)
+    assert method.__doc__ == other.__doc__
+    assert operations(GroupCommitWriter).keys() == operations(AsyncGroupCommitWriter).keys()

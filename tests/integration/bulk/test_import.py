@@ -23,6 +23,7 @@ from eventstore import (
     SerializationError,
     SqlAlchemyEventStore,
     StreamDeleted,
+    causation,
     event_store,
     import_events,
     migrate,
@@ -94,6 +95,13 @@ def test_all_that_an_event_says_is_kept_and_its_place_is_assigned(engine: Engine
         assigned = {"event_version": recorded.event_version, "sequence_number": position}
         assigned["aggregate_id"] = given.aggregate_id or given.stream_id
         assert recorded == given.model_copy(update=assigned)
+
+
+def test_history_is_not_of_the_importers_context(engine: Engine) -> None:
+    with causation(correlation_id="of the import", user_id="ann"):
+        import_events(engine, in_turns(1, "s"))
+
+    assert feed(engine)[0].metadata == EventMetadata()
 
 
 def test_the_feed_of_another_store_goes_over_as_it_is(engine: Engine) -> None:

@@ -1,0 +1,308 @@
+"""Our store with a registry and all defaults, in the ways that its users have.
+
+    python -m benchmarks.ours autocommit | transaction | held | async | bytes | copy | group |
+        group-async
+
+By default there is a session for each operation, from one engine, as an application has one for
+each request.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from benchmarks import filling, operations
+from benchmarks.events import PAYLOAD, InvoiceIssued, registry
+from benchmarks.payload import AGGREGATE_TYPE, new_metadata
+from benchmarks.pooling import MAX_CONNECTIONS, share
+from benchmarks.tables import EventStoreTables, sqlalchemy_url
+from benchmarks.worker import Client, Store, Unsupported, serve
+from eventstore import (
+    NO_STREAM,
+    AggregateType,
+    AsyncRepository,
+    AsyncSqlAlchemyEventStore,
+    ConcurrencyConflict,
+    Decider,
+    EventEnvelope,
+    EventMetadata,
+    Repository,
+    SqlAlchemyEventStore,
+    async_event_store,
+    event_store,
+    export_events,
+    import_events,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+
+def new_event(stream_id: str = "") -> EventEnvelope[InvoiceIssued]:
+    return EventEnvelope(
+        stream_id=stream_id,  # empty: that of the append
+        aggregate_type=AGGREGATE_TYPE,
+        event_data=PAYLOAD,
+        metadata=EventMetadata.model_validate(new_metadata()),
+    )
+
+
+def new_events(count: int) -> list[EventEnvelope[InvoiceIssued]]:
+    return [new_event() for _ in range(count)]
+
+
+def _decide(command: InvoiceIssued, state: int) -> list[InvoiceIssued]:  # noqa: ARG001
+    return [command]
+
+
+def _evolve(state: int, event: InvoiceIssued) -> int:  # noqa: ARG001
+    return state + 1
+
+
+#: Decides nothing and counts: what is measured is the store. An id is that of a stream.
+INVOICES: Final = AggregateType(
+    AGGREGATE_TYPE, Decider(initial=0, decide=_decide, evolve=_evolve), stream_id=str
+)
+
+
+class OurClient(Client):
+    """A session for each operation."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._sessions = sessionmaker(engine)
+        self._repository = Repository(self._store, INVOICES)
+
+    def _store(self) -> AbstractContextManager[SqlAlchemyEventStore]:
+        return event_store(self._sessions, registry)
+
+    async def append(self, stream_id: str, version: int, count: int) -> None:
+        with self._store() as store:
+            store.append_to_stream(stream_id, version, new_events(count))
+
+    async def execute(self, stream_id: str) -> None:
+        self._repository.execute(stream_id, PAYLOAD)
+
+    async def read_stream(self, stream_id: str) -> int:
+        with self._store() as store:
+            return len(list(store.read_stream(stream_id)))
+
+    async def read_feed(self, count: int) -> int:
+        with self._store() as store:
+            return sum(1 for _ in store.read_all_forward(max_count=count))
+
+    def subscribe(self, handle: Callable[[str], None]) -> AbstractContextManager[object]:
+        raise Unsupported("our store has no subscriptions yet")
+
+    async def project(self, count: int) -> int:
+        raise Unsupported("our store has no subscriptions yet")
+
+
+class HeldClient(Client):
+    """One session with its connection for all operations, as raw keeps a connection."""
+
+    def __init__(self, session: Session) -> None:
+        # Never committed: in AUTOCOMMIT each statement is, and the session keeps its connection.
+        self._store = SqlAlchemyEventStore(session, registry)
+
+    async def append(self, stream_id: str, version: int, count: int) -> None:
+        self._store.append_to_stream(stream_id, version, new_events(count))
+
+    async def read_stream(self, stream_id: str) -> int:
+        return len(list(self._store.read_stream(stream_id)))
+
+
+class BytesClient(OurClient):
+    """Reads that decode nothing, for relays."""
+
+    async def read_stream(self, stream_id: str) -> int:
+        with self._store() as store:
+            return len(list(store.read_stream(stream_id, as_type=bytes)))
+
+    async def read_feed(self, count: int) -> int:
+        with self._store() as store:
+            return sum(1 for _ in store.read_all_forward(max_count=count, as_type=bytes))
+
+
+class CopyClient(Client):
+    """`import_events` in, `export_events` out."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def bulk(self, count: int) -> None:
+        streams = [operations.new_stream_id() for _ in range(count // filling.BULK)]
+        events = (new_event(stream_id) for stream_id in streams for _ in range(filling.BULK))
+        import_events(self._engine, events, registry)
+
+    async def read_feed(self, count: int) -> int:
+        lines = _Lines()
+        export_events(self._engine, lines)
+        return lines.count
+
+
+class _Lines:
+    """Counts lines, and forgets them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def write(self, data: bytes) -> None:
+        self.count += bytes(data).count(b"\n")
+
+
+class AsyncOurClient(Client):
+    """As `OurClient`, with asynchronous sessions."""
+
+    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
+        self._sessions = sessions
+        self._repository = AsyncRepository(self._store, INVOICES)
+
+    def _store(self) -> AbstractAsyncContextManager[AsyncSqlAlchemyEventStore]:
+        return async_event_store(self._sessions, registry)
+
+    async def append(self, stream_id: str, version: int, count: int) -> None:
+        async with self._store() as store:
+            await store.append_to_stream(stream_id, version, new_events(count))
+
+    async def execute(self, stream_id: str) -> None:
+        await self._repository.execute(stream_id, PAYLOAD)
+
+    async def read_stream(self, stream_id: str) -> int:
+        async with self._store() as store:
+            return len([event async for event in store.read_stream(stream_id)])
+
+    async def read_feed(self, count: int) -> int:
+        done = 0
+        async with self._store() as store:
+            async for _ in store.read_all_forward(max_count=count):
+                done += 1
+        return done
+
+
+class GroupClient(Client):
+    """Appends of all threads through one writer."""
+
+    def __init__(self, writer: Any) -> None:
+        self._writer = writer
+
+    async def append(self, stream_id: str, version: int, count: int) -> None:
+        self._writer.append_to_stream(stream_id, version or NO_STREAM, new_events(count))
+
+
+class AsyncGroupClient(GroupClient):
+    """Appends of all tasks through one writer."""
+
+    async def append(self, stream_id: str, version: int, count: int) -> None:
+        await self._writer.append_to_stream(stream_id, version or NO_STREAM, new_events(count))
+
+
+class OurStore(EventStoreTables):
+    """Threads, and one engine for all, as an application has it."""
+
+    conflict = ConcurrencyConflict
+    distributions = ("sqlalchemy-eventstore", "SQLAlchemy", "psycopg", "psycopg-binary", "pydantic")
+
+    def __init__(
+        self, client: Callable[[Engine], Client] = OurClient, *, autocommit: bool = True
+    ) -> None:
+        self._client = client
+        self._autocommit = autocommit
+
+    @asynccontextmanager
+    async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
+        engine = create_engine(
+            sqlalchemy_url(url), **engine_options(writers, autocommit=self._autocommit)
+        )
+        try:
+            yield [self._client(engine)] * writers
+        finally:
+            engine.dispose()
+
+
+class HeldStore(OurStore):
+    """Threads, each with a session of its own."""
+
+    @asynccontextmanager
+    async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
+        engine = create_engine(sqlalchemy_url(url), **engine_options(writers, autocommit=True))
+        with ExitStack() as stack:
+            stack.callback(engine.dispose)
+            sessions = [
+                stack.enter_context(Session(engine)) for _ in range(min(writers, MAX_CONNECTIONS))
+            ]
+            yield share([HeldClient(session) for session in sessions], writers)
+
+
+class AsyncOurStore(EventStoreTables):
+    """Tasks, and one engine for all, on psycopg."""
+
+    blocking = False
+    conflict = ConcurrencyConflict
+    distributions = OurStore.distributions
+
+    @asynccontextmanager
+    async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
+        engine = create_async_engine(
+            sqlalchemy_url(url), **engine_options(writers, autocommit=True)
+        )
+        try:
+            yield [AsyncOurClient(async_sessionmaker(engine))] * writers
+        finally:
+            await engine.dispose()
+
+
+class GroupStore(OurStore):
+    """Threads that share a `GroupCommitWriter`."""
+
+    @asynccontextmanager
+    async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
+        group_commit = import_module("eventstore.group_commit")  # not every revision has it
+        engine = create_engine(sqlalchemy_url(url))
+        try:
+            with group_commit.GroupCommitWriter(engine, registry) as writer:
+                yield [GroupClient(writer)] * writers
+        finally:
+            engine.dispose()
+
+
+class AsyncGroupStore(AsyncOurStore):
+    """Tasks that share an `AsyncGroupCommitWriter`."""
+
+    @asynccontextmanager
+    async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
+        group_commit = import_module("eventstore.group_commit")
+        engine = create_async_engine(sqlalchemy_url(url))
+        try:
+            async with group_commit.AsyncGroupCommitWriter(engine, registry) as writer:
+                yield [AsyncGroupClient(writer)] * writers
+        finally:
+            await engine.dispose()
+
+
+def engine_options(writers: int, *, autocommit: bool) -> dict[str, Any]:
+    """Return as many connections as raw has, and its way to commit."""
+    isolation_level = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
+    return {"pool_size": min(writers, MAX_CONNECTIONS), "max_overflow": 0, **isolation_level}
+
+
+STORES: Final[dict[str, Callable[[], Store]]] = {
+    "autocommit": OurStore,
+    "transaction": lambda: OurStore(autocommit=False),
+    "held": HeldStore,
+    "async": AsyncOurStore,
+    "bytes": lambda: OurStore(BytesClient),
+    "copy": lambda: OurStore(CopyClient, autocommit=False),
+    "group": GroupStore,
+    "group-async": AsyncGroupStore,
+}
+
+if __name__ == "__main__":
+    serve(STORES[sys.argv[1]]())
