@@ -37,6 +37,7 @@ from eventstore.grouping import chains_of
 from eventstore.models import events_table, streams_table
 from eventstore.operations import verdict
 from eventstore.operations.append import append_batch, move_streams, seal_batches
+from eventstore.operations.commits import announce_committed
 from eventstore.operations.incoming import STORED, incoming, refuse_too_large, row_of
 from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import fetch
@@ -124,6 +125,7 @@ def append_group(
             outcomes[first] = append_alone(first)
         else:
             outcomes[first] = known
+    announce_committed()
     return outcomes
 
 
