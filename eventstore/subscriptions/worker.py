@@ -249,6 +249,8 @@ class Worker:
             try:
                 for event in stored.decoded(self._codec, filters):
                     yield Hand(event, attempts + 1)
+            except SubscriptionError:
+                raise  # it is of the subscription as a whole, and no event's fault
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
                 failed = self._failed(stored, error, attempts)
                 if self.subscription.external and handled:
