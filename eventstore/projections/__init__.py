@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from eventstore.operations.projections import ProjectionVersion
 from eventstore.projections.definition import Projection, handles
-from eventstore.projections.live import live, live_async
+from eventstore.projections.live import fold, fold_async, live, live_async
 from eventstore.projections.projector import async_subscription_of, subscription_of
 from eventstore.projections.rebuild import rebuild, rebuild_async
 from eventstore.projections.versions import (
@@ -15,6 +15,7 @@ from eventstore.projections.versions import (
     projection_versions,
     switch_version,
 )
+from eventstore.projections.waiting import wait_for_projection, wait_for_projection_async
 
 __all__ = [
     "Projection",
@@ -22,6 +23,8 @@ __all__ = [
     "async_subscription_of",
     "begin_rebuild",
     "discard_version",
+    "fold",
+    "fold_async",
     "handles",
     "live",
     "live_async",
@@ -32,4 +35,6 @@ __all__ = [
     "rebuild_async",
     "subscription_of",
     "switch_version",
+    "wait_for_projection",
+    "wait_for_projection_async",
 ]

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
 from eventstore.operations.projection_tables import TEMPORARY, create_tables, place, tables_of
 from eventstore.operations.transactions import connection_of, is_autocommit
@@ -22,7 +22,7 @@ from eventstore.projections.projector import Entered, project, project_async
 from eventstore.streams import check_aware, check_number
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
     from sqlalchemy import Connection, NestedTransaction
     from sqlalchemy.ext.asyncio import AsyncTransaction
@@ -56,21 +56,10 @@ def live(
 
     :raises ValueError: the session is in AUTOCOMMIT, so that there is nothing to roll back.
     """
-    check_projection(projection, awaits=False)
     until = _Until(as_of)
-    connection = _connection(store.session)
-    with (
-        _undone(connection.begin_nested()),
-        Session(connection, join_transaction_mode="create_savepoint") as view,
-    ):
-        entered = begin_fold(view, projection)
-        for event in _events_of(projection, store, stream_id):
-            if until.is_behind(event):
-                break
-            if until.includes(event):
-                project(projection, event, view, entered)
-        with entered.placement.on(connection):
-            yield view
+    events: Iterator[AnyEnvelope] = _events_of(projection, store, stream_id)
+    with fold(projection, until.of(events), store.session) as view:
+        yield view
 
 
 @asynccontextmanager
@@ -82,23 +71,50 @@ async def live_async(
     as_of: AsOf = None,
 ) -> AsyncIterator[AsyncSession]:
     """Do the same as :func:`live` on an async store."""
-    check_projection(projection, awaits=True)
     until = _Until(as_of)
-    entered_by = await store.session.run_sync(_connection)
-    connection = await store.session.connection()
+    events: AsyncIterator[AnyEnvelope] = _events_of(projection, store, stream_id)
+    async with fold_async(projection, until.of_async(events), store.session) as view:
+        yield view
+
+
+@contextmanager
+def fold(
+    projection: Projection,
+    events: Iterable[AnyEnvelope],
+    session: Session | scoped_session[Session],
+) -> Iterator[Session]:
+    """Fold a projection of these events, wherever they are from; the rest is as in :func:`live`."""
+    check_projection(projection, awaits=False)
+    connection = _connection(session() if isinstance(session, scoped_session) else session)
+    with (
+        _undone(connection.begin_nested()),
+        Session(connection, join_transaction_mode="create_savepoint") as view,
+    ):
+        entered = _begin(view, projection)
+        for event in events:
+            project(projection, event, view, entered)
+        with entered.placement.on(connection):
+            yield view
+
+
+@asynccontextmanager
+async def fold_async(
+    projection: Projection, events: AsyncIterable[AnyEnvelope], session: AsyncSession
+) -> AsyncIterator[AsyncSession]:
+    """Do the same as :func:`fold` on an async session."""
+    check_projection(projection, awaits=True)
+    await session.run_sync(_connection)
+    connection = await session.connection()
     async with (
         _undone_async(await connection.begin_nested()),
         AsyncSession(
             connection, join_transaction_mode="create_savepoint", expire_on_commit=False
         ) as view,
     ):
-        entered = await view.run_sync(begin_fold, projection)
-        async for event in _events_of(projection, store, stream_id):
-            if until.is_behind(event):
-                break
-            if until.includes(event):
-                await project_async(projection, event, view, entered)
-        with entered.placement.on(entered_by):
+        entered = await view.run_sync(_begin, projection)
+        async for event in events:
+            await project_async(projection, event, view, entered)
+        with entered.placement.on(entered.connection):
             yield view
 
 
@@ -119,7 +135,7 @@ async def _undone_async(savepoint: AsyncTransaction) -> AsyncIterator[None]:
         await savepoint.rollback()
 
 
-def begin_fold(view: Session, projection: Projection) -> Entered:
+def _begin(view: Session, projection: Projection) -> Entered:
     """Make the projection's tables as temporary ones, which the session finds."""
     connection = connection_of(view)
     tables = tables_of(projection.models)
@@ -138,14 +154,6 @@ def _connection(session: Session) -> Connection:
     return connection
 
 
-@overload
-def _events_of(
-    projection: Projection, store: SqlAlchemyEventStore, stream_id: str | None
-) -> Iterator[AnyEnvelope]: ...
-@overload
-def _events_of(
-    projection: Projection, store: AsyncSqlAlchemyEventStore, stream_id: str | None
-) -> AsyncIterator[AnyEnvelope]: ...
 def _events_of(projection: Projection, store: Any, stream_id: str | None) -> Any:
     if stream_id is not None:
         return store.read_stream(stream_id)
@@ -161,10 +169,26 @@ class _Until:
         if self._position is not None:
             check_number("as_of", self._position)
 
-    def is_behind(self, event: AnyEnvelope) -> bool:
+    def of(self, events: Iterable[AnyEnvelope]) -> Iterator[AnyEnvelope]:
+        """Return those of the events that are wanted."""
+        for event in events:
+            if self._is_behind(event):
+                return
+            if self._includes(event):
+                yield event
+
+    async def of_async(self, events: AsyncIterable[AnyEnvelope]) -> AsyncIterator[AnyEnvelope]:
+        """Do the same with events that are awaited."""
+        async for event in events:
+            if self._is_behind(event):
+                return
+            if self._includes(event):
+                yield event
+
+    def _is_behind(self, event: AnyEnvelope) -> bool:
         """Tell whether neither this event nor a later one is wanted."""
         return self._position is not None and event.sequence_number > self._position
 
-    def includes(self, event: AnyEnvelope) -> bool:
+    def _includes(self, event: AnyEnvelope) -> bool:
         """Tell whether the event had happened by the time; later positions may be earlier times."""
         return self._time is None or event.occurred_at <= self._time

@@ -53,7 +53,7 @@ def wait_for(
     :raises SubscriptionError: it was called in a handler of the subscription, which would wait
         for itself.
     """
-    pauses = _pauses(subscription, position, timeout_seconds)
+    pauses = pauses_between_looks(subscription, position, timeout_seconds)
     engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     with Session(engine) as session:
         for pause in pauses:
@@ -73,7 +73,7 @@ async def wait_for_async(
     schema: str | None = None,
 ) -> bool:
     """Do the same as :func:`wait_for`, awaiting."""
-    pauses = _pauses(subscription, position, timeout_seconds)
+    pauses = pauses_between_looks(subscription, position, timeout_seconds)
     engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with AsyncSession(engine) as session:
         for pause in pauses:
@@ -89,7 +89,9 @@ def _has_reached(session: Session, subscription: str, position: int, schema: str
     return bool(at) and min(each.position for each in at) >= position
 
 
-def _pauses(subscription: str, position: int, timeout_seconds: float) -> Iterator[float | None]:
+def pauses_between_looks(
+    subscription: str, position: int, timeout_seconds: float
+) -> Iterator[float | None]:
     """Check the arguments, and return the pauses between looks; None is after the last one."""
     check_number("position", position)
     check_seconds("timeout_seconds", timeout_seconds)
