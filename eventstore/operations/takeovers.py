@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
-    Delete,
     Select,
     String,
     Update,
-    delete,
     func,
     literal,
     null,
@@ -20,7 +18,7 @@ from sqlalchemy import (
     update,
 )
 
-from eventstore.models import events_table, parked_table, subscriptions_table, workers_table
+from eventstore.models import events_table, subscriptions_table
 from eventstore.operations.deliveries import partition_of
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.transactions import connection_of, schema_of
@@ -46,14 +44,6 @@ def take_over(session: Session, subscription: str, position: int, *, schema: str
     values = {"subscription": subscription, "position": position}
     connection = connection_of(session)
     run(connection, _take_over(), values, schema=schema_of(connection, schema))
-
-
-def forget_subscription(session: Session, subscription: str, *, schema: str | None) -> None:
-    """Remove all that is known of a subscription; whoever runs it can't go on."""
-    values = {"subscription": subscription}
-    connection = connection_of(session)
-    for statement in _forget():
-        run(connection, statement, values, schema=schema_of(connection, schema))
 
 
 @cache
@@ -91,14 +81,4 @@ def _take_over() -> Update:
             attempts=literal(0),
             updated_at=func.clock_timestamp(),
         )
-    )
-
-
-@cache
-def _forget() -> tuple[Delete, ...]:
-    name = parameter("subscription", String)
-    return (
-        delete(subscriptions_table).where(subscriptions_table.c.name == name),
-        delete(workers_table).where(workers_table.c.subscription == name),
-        delete(parked_table).where(parked_table.c.subscription == name),
     )

@@ -69,6 +69,7 @@ def subscription_of(
         on_failure=on_failure,
         lease_seconds=lease_seconds,
         partitions=projection.partitions,
+        prepare=projector.prepare,
     )
 
 
@@ -97,6 +98,7 @@ def async_subscription_of(
         on_failure=on_failure,
         lease_seconds=lease_seconds,
         partitions=projection.partitions,
+        prepare=projector.prepare,
     )
 
 
@@ -138,6 +140,20 @@ class Projector:
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
+    def prepare(self, session: Session) -> ProjectionVersion:
+        """Return the version that a subscription is about to keep; the first one is made.
+
+        :raises SubscriptionError: it was never built, handles other events than it did, or is kept
+            by appends.
+        """
+        version = self.hold_version(session)
+        if version.is_inline:
+            raise SubscriptionError(
+                self.subscription,
+                "each append keeps this projection in its own transaction; don't run it",
+            )
+        return version
+
     def handle(self, session: Session, event: AnyEnvelope) -> None:
         """Handle an event of the feed."""
         project(self.projection, event, session, self._entered(session))
@@ -156,12 +172,7 @@ class Projector:
 
     def _enter(self, session: Session) -> Entered:
         connection = connection_of(session)
-        version = self.hold_version(session)
-        if version.is_inline:
-            raise SubscriptionError(
-                self.subscription,
-                "each append keeps this projection in its own transaction; don't run it",
-            )
+        version = self.prepare(session)
         placement = AT_HOME if version.is_live else self.place_aside(connection, version)
         return Entered(session.get_transaction(), connection, version, placement)
 

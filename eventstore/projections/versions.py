@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy.exc import DBAPIError
 
 from eventstore.errors import SubscriptionError, TransactionConflict
-from eventstore.operations.checkpoints import create_subscription, load_checkpoints
+from eventstore.operations.checkpoints import (
+    Definition,
+    create_subscription,
+    load_checkpoints,
+    reset_subscription,
+)
 from eventstore.operations.conflicts import sqlstate_of
 from eventstore.operations.deliveries import Slice, read_slice
 from eventstore.operations.parking import list_parked
@@ -41,11 +46,16 @@ from eventstore.operations.projections import (
     set_live,
 )
 from eventstore.operations.read import read_feed_mark
-from eventstore.operations.takeovers import forget_subscription, has_handled, take_over
+from eventstore.operations.takeovers import has_handled, take_over
 from eventstore.operations.transactions import connection_of
 from eventstore.operations.waiting import pause, short_lock_waits
 from eventstore.projections.definition import check_projection, subscription_name
-from eventstore.projections.projector import Entered, Projector, project
+from eventstore.projections.projector import (
+    Entered,
+    Projector,
+    async_subscription_of,
+    project,
+)
 from eventstore.reading import PAGE_SIZE
 from eventstore.registry import codec_of
 from eventstore.streams import check_number, check_schema, check_text
@@ -167,7 +177,7 @@ def discard_version(
 
     False if there is no such version. The caller commits.
 
-    :raises SubscriptionError: it is the live one.
+    :raises SubscriptionError: it is the live one, or somebody runs it.
     """
     known = load_version(session, name, version, Hold.EXCLUSIVE, schema=check_schema(schema))
     if known is None:
@@ -176,7 +186,7 @@ def discard_version(
     if known.is_live:
         raise SubscriptionError(subscription, "it is the live version; switch to another one first")
     drop_aside(connection_of(session), known)
-    forget_subscription(session, subscription, schema=schema)
+    reset_subscription(session, subscription, schema=schema)
     forget_version(session, name, version, schema=schema)
     return True
 
@@ -227,14 +237,14 @@ def make_asynchronous(
     """
     check_projection(projection, awaits=True)
     projector = Projector(projection, codec_of(registry), check_schema(schema))
+    spec = async_subscription_of(projection, registry, schema=schema)
 
     def make() -> None:
         live = _held_live(session, projector)
         if live.is_inline:
             head = _settled_head(session, schema)
-            create_subscription(
-                session, projector.subscription, projection.partitions, head, schema=schema
-            )
+            definition = Definition(spec.partitions, spec.version, spec.filter_fingerprint)
+            create_subscription(session, spec.name, definition, head, schema=schema)
             take_over(session, projector.subscription, head, schema=schema)
             set_inline(session, live.name, live.version, is_inline=False, schema=schema)
 

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from eventstore.errors import SubscriptionError
-from eventstore.operations.checkpoints import load_checkpoints
+from eventstore.operations.checkpoints import has_scanned
+from eventstore.operations.parking import is_parked
 from eventstore.operations.status import PartitionStatus, read_status
 from eventstore.streams import check_number, check_schema
 from eventstore.subscriptions.definition import check_seconds
@@ -47,8 +48,8 @@ def wait_for(
     """Wait until a subscription has scanned the feed up to ``position``: read your own writes.
 
     False if it hasn't within the time, which says nothing of the append: the event is stored, and
-    not yet visible. An event that the subscription filters out, or whose stream is parked, counts
-    as scanned.
+    not yet visible. An event that the subscription filters out counts as scanned; one that waits in
+    a parked stream doesn't.
 
     :raises SubscriptionError: it was called in a handler of the subscription, which would wait
         for itself.
@@ -85,8 +86,9 @@ async def wait_for_async(
 
 
 def _has_reached(session: Session, subscription: str, position: int, schema: str | None) -> bool:
-    at = load_checkpoints(session, subscription, schema=schema)
-    return bool(at) and min(each.position for each in at) >= position
+    return has_scanned(session, subscription, position, schema=schema) and not is_parked(
+        session, subscription, position, schema=schema
+    )
 
 
 def pauses_between_looks(
