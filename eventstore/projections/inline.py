@@ -10,13 +10,13 @@ whatever the caller does with the error.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import scoped_session
 
 from eventstore.errors import SubscriptionError
 from eventstore.operations.projection_tables import AT_HOME
-from eventstore.operations.projections import Hold, add_version, load_live_version
+from eventstore.operations.projections import Hold, add_version, forget_version, load_live_version
 from eventstore.operations.read import read_feed_mark, read_feed_page, read_recorded
 from eventstore.operations.transactions import connection_of, is_autocommit
 from eventstore.projections.definition import check_projection
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
 
     Held: TypeAlias = list[tuple[Projector, Entered]]
     Append: TypeAlias = Callable[[Session], AppendResult]
-
-_NOT_YET: Final = (
-    "there are events that it hasn't seen; keep it by a subscription until it is current, then "
-    "call eventstore.projections.make_inline()"
-)
 
 
 class InlineProjections:
@@ -124,10 +119,13 @@ class InlineProjections:
         """Return the version that the append is to keep; None if a subscription keeps it."""
         name = projector.projection.name
         live = load_live_version(session, name, Hold.SHARED, schema=self._schema)
-        if live is None and self._make_first(session, projector):
+        if live is None:
+            self._make_first(session, projector)
             live = load_live_version(session, name, Hold.SHARED, schema=self._schema)
         if live is None:
-            raise SubscriptionError(projector.subscription, _NOT_YET)
+            raise SubscriptionError(
+                projector.subscription, "somebody else is changing it; try again"
+            )
         if not live.is_inline:
             return None
         if live.version != projector.projection.version:
@@ -139,14 +137,25 @@ class InlineProjections:
         projector.check(live)
         return live
 
-    def _make_first(self, session: Session, projector: Projector) -> bool:
-        """Make the version the live one if it has missed nothing; False if it has."""
+    def _make_first(self, session: Session, projector: Projector) -> None:
+        """Make the version the live one, unless somebody was quicker, or it has missed something.
+
+        The row comes first: whoever else makes it is waited for, and what he appends isn't missed.
+        """
+        version = projector.new_version(session, is_live=True, is_inline=True)
+        if not add_version(session, version, schema=self._schema):
+            return
+        if self._has_missed(session, projector):
+            forget_version(session, version.name, version.version, schema=self._schema)
+            raise SubscriptionError(
+                projector.subscription,
+                "there are events that it hasn't seen; keep it by a subscription until it is "
+                "current, then call eventstore.projections.make_inline()",
+            )
+
+    def _has_missed(self, session: Session, projector: Projector) -> bool:
         mark = read_feed_mark(session, schema=self._schema)
         cursor = FeedCursor(position=0, until=mark.position, max_count=1, page_size=1)
         decoder = Decoder(bytes, self._codec)
         page = read_feed_page(session, cursor, projector.filters, decoder, schema=self._schema)
-        if page.scanned or mark.position < mark.head:
-            return False
-        version = projector.new_version(session, is_live=True, is_inline=True)
-        add_version(session, version, schema=self._schema)
-        return True  # by this transaction, or by one that was quicker
+        return bool(page.scanned) or mark.position < mark.head

@@ -58,7 +58,7 @@ from eventstore.projections.projector import (
 )
 from eventstore.reading import PAGE_SIZE
 from eventstore.registry import codec_of
-from eventstore.streams import check_number, check_schema, check_text
+from eventstore.streams import MAX_ID_LENGTH, check_number, check_schema, check_text
 from eventstore.subscriptions.definition import check_seconds
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def switch_version(
     :raises TimeoutError: the version has not come so far, or the tables were in use all the time;
         nothing was changed.
     """
-    check_text("name", name, 255)
+    check_text("name", name, MAX_ID_LENGTH)
     check_number("version", version)
     check_schema(schema)
 

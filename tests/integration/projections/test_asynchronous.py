@@ -9,11 +9,19 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from eventstore import EventEnvelope, SubscriptionError, migrate
-from eventstore.projections import async_subscription_of, handles, subscription_of
+from eventstore import EventEnvelope, SqlAlchemyEventStore, SubscriptionError, migrate
+from eventstore.projections import (
+    async_subscription_of,
+    handles,
+    live,
+    projection_versions,
+    rebuild,
+    subscription_of,
+)
 from eventstore.subscriptions import (
     AsyncSubscriptionRunner,
     RetryPolicy,
+    SubscriptionRunner,
     parked_streams,
     replay_parked,
 )
@@ -27,6 +35,7 @@ from tests.fixtures.views import (
     Entry,
     Renamed,
     Sent,
+    balances,
     committed_balances,
     deposit,
     registry,
@@ -65,6 +74,14 @@ def test_each_event_counts_once(bank: Engine) -> None:
             select(Entry.account, Entry.version).order_by(Entry.account, Entry.version)
         )
         assert [tuple(row) for row in versions] == [("a", 1), ("a", 2), ("a", 3), ("b", 1)]
+
+
+def test_the_first_event_after_it_began_has_side_effects(bank: Engine) -> None:
+    subscription = subscription_of(Telling(), registry)
+    with SubscriptionRunner(bank, [subscription], registry=registry) as runner:
+        position = deposit(bank, "a", 1)
+        runner.run_until_current()
+    assert sent(bank) == [position]
 
 
 def test_what_happened_before_it_was_there_has_no_side_effects(bank: Engine) -> None:
@@ -155,6 +172,15 @@ def test_tables_in_a_schema_of_their_own(engine: Engine) -> None:
     deposit(mapped, "a", 7)
     run(mapped, Balances())
     assert committed_balances(mapped) == {"a": 7}
+    rebuild(mapped, DoubledBalances(), registry)
+    assert committed_balances(mapped) == {"a": 14}
+    with Session(mapped) as session:
+        (first, _) = projection_versions(session)
+        assert first.tables == (("tenant", "balances"), ("tenant", "entries"))
+        store = SqlAlchemyEventStore(session, registry)
+        with live(Balances(), store) as view:
+            assert balances(view) == {"a": 7}
+        assert balances(session) == {"a": 14}
 
 
 class Awaiting(Balances):

@@ -22,7 +22,7 @@ from eventstore import (
     event_store,
 )
 from eventstore.projections import handles
-from tests.fixtures.stores import async_engine_of, in_threads
+from tests.fixtures.stores import async_engine_of, in_threads, wait_until_blocked
 from tests.fixtures.views import (
     Balances,
     Deposited,
@@ -146,6 +146,19 @@ def test_any_number_of_first_appends_at_once(bank: Engine) -> None:
     assert committed_balances(bank) == dict.fromkeys(accounts, 2)
 
 
+def test_a_first_append_waits_for_another_one_and_misses_nothing(bank: Engine) -> None:
+    with Session(bank) as first:
+        inline(first).append_to_stream("a", ANY, deposits(1))
+
+        def commit() -> None:
+            wait_until_blocked(bank)
+            first.commit()
+
+        _, last = in_threads(commit, lambda: deposit(bank, "b", 2, projections=[Balances()]))
+    assert isinstance(last, int)
+    assert committed_balances(bank) == {"a": 1, "b": 2}
+
+
 def test_it_is_refused_where_it_would_miss_what_was_before(bank: Engine) -> None:
     deposit(bank, "a", 1)
     with pytest.raises(SubscriptionError, match="events that it hasn't seen"):
@@ -191,6 +204,16 @@ def test_autocommit_has_no_transaction_to_share(bank: Engine) -> None:
     ):
         inline(session).append_to_stream("a", ANY, deposits(1))
     assert committed_balances(bank) == {}
+
+
+def test_in_a_serializable_transaction(bank: Engine) -> None:
+    deposit(bank, "a", 1, projections=[Balances()])
+    with (
+        Session(bank.execution_options(isolation_level="SERIALIZABLE")) as session,
+        session.begin(),
+    ):
+        inline(session).append_to_stream("a", ANY, deposits(2))
+    assert committed_balances(bank) == {"a": 3}
 
 
 def test_the_store_of_a_block_and_a_scoped_session(bank: Engine) -> None:

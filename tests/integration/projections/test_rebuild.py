@@ -139,6 +139,28 @@ def test_both_versions_go_on_and_back_again(bank: Engine) -> None:
     assert committed_balances(bank) == {"a": 4, "b": 12}
 
 
+def test_sql_text_finds_the_tables_of_its_version(bank: Engine) -> None:
+    class ByText(Balances):
+        version = 2
+
+        @handles(Deposited)
+        def _deposited(self, event: EventEnvelope[Deposited], session: Session) -> None:
+            session.execute(
+                text("INSERT INTO balances VALUES (:account, 7) ON CONFLICT DO NOTHING"),
+                {"account": event.stream_id},
+            )
+
+    deposit(bank, "a", 1)
+    run(bank, Balances())
+    with Session(bank) as session, session.begin():
+        begin_rebuild(session, ByText(), registry)
+    deposit(bank, "b", 1)
+    run(bank, ByText())
+    assert committed_balances(bank) == {"a": 1}
+    switch(bank, 2)
+    assert committed_balances(bank) == {"a": 7, "b": 7}
+
+
 def test_each_twice_in_one_process_beside_a_sibling(places: Engine) -> None:
     def sibling() -> dict[str, int]:
         with Session(places) as session:
