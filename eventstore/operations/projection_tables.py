@@ -88,8 +88,8 @@ def aside(home: str, name: str, version: int) -> str:
 class Placement:
     """Where a session finds a projection's tables."""
 
-    translate_map: Mapping[str | None, str] | None  #: for the time of a call
-    search_path: tuple[str, ...]  #: before what the path holds, to the end of the transaction
+    #: For the time of a call; None where the search path, or nothing at all, is enough.
+    translate_map: Mapping[str | None, str] | None = None
 
     @contextmanager
     def on(self, connection: Connection) -> Iterator[None]:
@@ -105,11 +105,11 @@ class Placement:
             connection.execution_options(schema_translate_map=before)
 
 
-AT_HOME: Final = Placement(None, ())
+AT_HOME: Final = Placement()
 
 
 def place(connection: Connection, tables: Sequence[Table], schemas: Sequence[str]) -> Placement:
-    """Return how the tables are found in these schemas, one for each, in this transaction."""
+    """Let this transaction find the tables in these schemas, one for each; say what it takes."""
     given = _translate_map(connection)
     path: list[str] = []
     translate_map: dict[str | None, str] = {}
@@ -122,7 +122,7 @@ def place(connection: Connection, tables: Sequence[Table], schemas: Sequence[str
         quote = connection.dialect.identifier_preparer.quote_identifier
         values = {"path": "".join(f"{quote(schema)}, " for schema in path)}
         run(connection, _prefix_path(), values, schema=None)
-    return Placement({**given, **translate_map} if translate_map else None, tuple(path))
+    return Placement({**given, **translate_map}) if translate_map else AT_HOME
 
 
 def create_tables(connection: Connection, tables: Sequence[Table], schemas: Sequence[str]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from eventstore.operations.projections import ProjectionVersion
 from eventstore.projections.definition import Projection, handles
+from eventstore.projections.keepers import make_asynchronous, make_inline
 from eventstore.projections.live import fold, fold_async, live, live_async
 from eventstore.projections.projector import async_subscription_of, subscription_of
 from eventstore.projections.rebuild import rebuild, rebuild_async
 from eventstore.projections.versions import (
     begin_rebuild,
     discard_version,
-    make_asynchronous,
-    make_inline,
     projection_versions,
     switch_version,
 )

@@ -18,7 +18,7 @@ from eventstore.errors import SubscriptionError
 from eventstore.operations.projection_tables import AT_HOME
 from eventstore.operations.projections import Hold, add_version, forget_version, load_live_version
 from eventstore.operations.read import read_feed_mark, read_feed_page, read_recorded
-from eventstore.operations.transactions import connection_of, is_autocommit
+from eventstore.operations.transactions import transaction_of
 from eventstore.projections.definition import check_projection
 from eventstore.projections.projector import Entered, Projector, project, project_async
 from eventstore.reading import FeedCursor
@@ -102,12 +102,7 @@ class InlineProjections:
         )
 
     def _hold(self, session: Session) -> Held:
-        connection = connection_of(session)
-        if is_autocommit(connection):
-            raise ValueError(
-                "projections are kept in the transaction of the append; use a session that is not "
-                "in AUTOCOMMIT"
-            )
+        connection = transaction_of(session)
         held = []
         for projector in self._projectors:
             version = self._held_version(session, projector)

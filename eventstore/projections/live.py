@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore.operations.projection_tables import TEMPORARY, create_tables, place, tables_of
-from eventstore.operations.transactions import connection_of, is_autocommit
+from eventstore.operations.transactions import connection_of, transaction_of
 from eventstore.projections.definition import check_projection
 from eventstore.projections.projector import Entered, project, project_async
 from eventstore.streams import check_aware, check_number
@@ -24,7 +24,7 @@ from eventstore.streams import check_aware, check_number
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
-    from sqlalchemy import Connection, NestedTransaction
+    from sqlalchemy import NestedTransaction
     from sqlalchemy.ext.asyncio import AsyncTransaction
 
     from eventstore.aio import AsyncSqlAlchemyEventStore
@@ -85,7 +85,7 @@ def fold(
 ) -> Iterator[Session]:
     """Fold a projection of these events, wherever they are from; the rest is as in :func:`live`."""
     check_projection(projection, awaits=False)
-    connection = _connection(session() if isinstance(session, scoped_session) else session)
+    connection = transaction_of(session() if isinstance(session, scoped_session) else session)
     with (
         _undone(connection.begin_nested()),
         Session(connection, join_transaction_mode="create_savepoint") as view,
@@ -103,7 +103,7 @@ async def fold_async(
 ) -> AsyncIterator[AsyncSession]:
     """Do the same as :func:`fold` on an async session."""
     check_projection(projection, awaits=True)
-    await session.run_sync(_connection)
+    await session.run_sync(transaction_of)
     connection = await session.connection()
     async with (
         _undone_async(await connection.begin_nested()),
@@ -142,16 +142,6 @@ def _begin(view: Session, projection: Projection) -> Entered:
     schemas = [TEMPORARY] * len(tables)
     create_tables(connection, tables, schemas)
     return Entered(None, connection, None, place(connection, tables, schemas))
-
-
-def _connection(session: Session) -> Connection:
-    connection = connection_of(session)
-    if is_autocommit(connection):
-        raise ValueError(
-            "a projection is folded behind a savepoint, which this session has no transaction for; "
-            "use one that is not in AUTOCOMMIT"
-        )
-    return connection
 
 
 def _events_of(projection: Projection, store: Any, stream_id: str | None) -> Any:

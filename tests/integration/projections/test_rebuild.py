@@ -377,6 +377,21 @@ def test_an_inline_projection_is_rebuilt_by_a_subscription(bank: Engine) -> None
         assert session.scalars(select(Balance.amount)).all() == [12]
 
 
+def test_nothing_is_done_by_halves_in_autocommit(bank: Engine) -> None:
+    engine = bank.execution_options(isolation_level="AUTOCOMMIT")
+    with Session(engine) as session:
+        for change in (
+            lambda: begin_rebuild(session, Balances(), registry),
+            lambda: switch_version(session, "balances", 1),
+            lambda: discard_version(session, "balances", 1),
+            lambda: make_inline(session, Balances(), registry),
+            lambda: make_asynchronous(session, Balances(), registry),
+        ):
+            with pytest.raises(ValueError, match="AUTOCOMMIT"):
+                change()
+    assert is_live(bank) == {}
+
+
 def test_roles_may_do_with_the_new_tables_what_they_may_with_the_old_ones(bank: Engine) -> None:
     deposit(bank, "a", 1)
     run(bank, Balances())
