@@ -76,13 +76,12 @@ def load_version(
 def load_live_version(
     session: Session, name: str, hold: Hold, *, schema: str | None
 ) -> ProjectionVersion | None:
-    """Return the live version of a projection; None if there is none."""
-    values = {"name": name}
-    # A version that ceased to be live while it was waited for is left out, and the one that took
-    # its place wasn't there yet when the statement began: the next one sees it.
-    return _one(session, _load_live(hold), values, schema) or _one(
-        session, _load_live(hold), values, schema
-    )
+    """Return the live version of a projection; None if there is none.
+
+    Nor is there one for a statement that has waited for a version which ceased to be live: the
+    one that took its place is seen by the next statement.
+    """
+    return _one(session, _load_live(hold), {"name": name}, schema)
 
 
 def list_versions(

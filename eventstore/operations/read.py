@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     cast,
     func,
+    literal,
     select,
     true,
 )
@@ -27,7 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from eventstore.errors import StreamDeleted
 from eventstore.models import events_table, streams_table
 from eventstore.operations.fence import read_head, read_mark
-from eventstore.operations.statements import fetch, parameter
+from eventstore.operations.statements import fetch, parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.reading import EMPTY_PAGE, Page
@@ -95,6 +96,18 @@ def read_newer_mark(session: Session, known: Mark, *, schema: str | None) -> Mar
     if known.position == known.head == read_head(connection, schema):
         return known
     return read_mark(connection, schema)
+
+
+def read_current_position(session: Session, *, schema: str | None) -> int:
+    """Return the position up to which a reader has everything that is committed by now.
+
+    The feed may not be readable so far yet: an older transaction may still be open.
+    """
+    connection = connection_of(session)
+    schema = schema_of(connection, schema)
+    mark = read_mark(connection, schema)
+    newest: int = run(connection, _newest(), {}, schema=schema).scalar_one()
+    return max(mark.position, newest)
 
 
 def read_feed_page(
@@ -253,6 +266,11 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
         .order_by(position)
         .limit(parameter("limit", BigInteger))
     )
+
+
+@cache
+def _newest() -> Select[Any]:
+    return select(func.coalesce(func.max(events_table.c.sequence_number), literal(0)))
 
 
 @cache

@@ -115,7 +115,7 @@ class InlineProjections:
         name = projector.projection.name
         live = load_live_version(session, name, Hold.SHARED, schema=self._schema)
         if live is None:
-            self._make_first(session, projector)
+            self._make_first(session, projector)  # nothing, if another one has just become live
             live = load_live_version(session, name, Hold.SHARED, schema=self._schema)
         if live is None:
             raise SubscriptionError(

@@ -24,7 +24,7 @@ from eventstore.projections import (
     switch_version,
 )
 from eventstore.subscriptions import RetryPolicy, discard_parked
-from tests.fixtures.stores import async_engine_of
+from tests.fixtures.stores import async_engine_of, in_threads, wait_until_blocked
 from tests.fixtures.views import (
     Balance,
     Balances,
@@ -375,6 +375,25 @@ def test_an_inline_projection_is_rebuilt_by_a_subscription(bank: Engine) -> None
     with Session(bank) as session:
         assert session.scalars(select(Entry.version).order_by(Entry.version)).all() == [1, 2, 3]
         assert session.scalars(select(Balance.amount)).all() == [12]
+
+
+def test_an_append_that_waited_for_the_switch_finds_the_new_version(bank: Engine) -> None:
+    deposit(bank, "a", 1, projections=[Balances()])
+    with Session(bank) as session, session.begin():
+        begin_rebuild(session, DoubledBalances(), registry)
+    run(bank, DoubledBalances())
+    with Session(bank) as session:
+        switch_version(session, "balances", 2)
+
+        def commit() -> None:
+            wait_until_blocked(bank)
+            session.commit()
+
+        _, last = in_threads(commit, lambda: deposit(bank, "b", 1, projections=[Balances()]))
+    assert last == 2
+    assert committed_balances(bank) == {"a": 2}
+    run(bank, DoubledBalances())
+    assert committed_balances(bank) == {"a": 2, "b": 2}
 
 
 def test_nothing_is_done_by_halves_in_autocommit(bank: Engine) -> None:
