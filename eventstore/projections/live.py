@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore.operations.projection_tables import TEMPORARY, create_tables, place, tables_of
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
     from sqlalchemy import NestedTransaction
-    from sqlalchemy.ext.asyncio import AsyncTransaction
+    from sqlalchemy.ext.asyncio import AsyncSession, AsyncTransaction
 
     from eventstore.aio import AsyncSqlAlchemyEventStore
     from eventstore.events import AnyEnvelope
@@ -102,6 +101,8 @@ async def fold_async(
     projection: Projection, events: AsyncIterable[AnyEnvelope], session: AsyncSession
 ) -> AsyncIterator[AsyncSession]:
     """Do the same as :func:`fold` on an async session."""
+    from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415 - an extra
+
     check_projection(projection, awaits=True)
     await session.run_sync(transaction_of)
     connection = await session.connection()

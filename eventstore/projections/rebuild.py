@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from eventstore.projections.definition import check_projection
 from eventstore.projections.projector import async_subscription_of, subscription_of
 from eventstore.projections.versions import begin_rebuild, switch_version
 from eventstore.reading import PAGE_SIZE
-from eventstore.subscriptions.aio_runner import AsyncSubscriptionRunner
 from eventstore.subscriptions.definition import check_seconds
 from eventstore.subscriptions.runner import SubscriptionRunner
 
@@ -82,6 +80,11 @@ async def rebuild_async(
     timeout_seconds: float = _DAY,
 ) -> None:
     """Do the same as :func:`rebuild`, by tasks."""
+    # Here, since asyncio is an extra.
+    from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415
+
+    from eventstore.subscriptions.aio_runner import AsyncSubscriptionRunner  # noqa: PLC0415
+
     check_projection(projection, awaits=True)
     deadline = time.monotonic() + check_seconds("timeout_seconds", timeout_seconds)
     spec = async_subscription_of(

@@ -6,7 +6,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from eventstore.errors import SubscriptionError
@@ -63,6 +62,8 @@ async def wait_for_projection_async(
     schema: str | None = None,
 ) -> bool:
     """Do the same as :func:`wait_for_projection`, awaiting."""
+    from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415 - an extra
+
     check_schema(schema)
     _refuse_within(name)
     pauses = pauses_between_looks(name, position, timeout_seconds)

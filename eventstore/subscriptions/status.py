@@ -6,7 +6,6 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from eventstore.errors import SubscriptionError
@@ -74,6 +73,8 @@ async def wait_for_async(
     schema: str | None = None,
 ) -> bool:
     """Do the same as :func:`wait_for`, awaiting."""
+    from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415 - an extra
+
     pauses = pauses_between_looks(subscription, position, timeout_seconds)
     engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with AsyncSession(engine) as session:
