@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from eventstore import operations
+from eventstore.appending import StreamAppend
 from eventstore.boundaries import check_query, check_token
+from eventstore.projections.inline import InlineProjections
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -30,10 +32,12 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session
 
-    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.appending import AppendResult, Requirement
     from eventstore.boundaries import Query, QueryResult, QueryToken
+    from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
+    from eventstore.projections.definition import Projection
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -53,7 +57,8 @@ class AsyncSqlAlchemyEventStore:
 
     ``registry`` gives payloads their types; without one, payloads are JSON-compatible dicts.
     ``schema`` names the schema of the tables; without one they are found on the search path, or
-    by the ``schema_translate_map`` of the engine.
+    by the ``schema_translate_map`` of the engine. ``projections`` are kept in the same
+    transaction: each append calls their methods, and fails with them.
     """
 
     def __init__(
@@ -62,6 +67,7 @@ class AsyncSqlAlchemyEventStore:
         registry: EventRegistry | None = None,
         *,
         schema: str | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         if not hasattr(session, "run_sync"):
             raise TypeError(
@@ -71,6 +77,12 @@ class AsyncSqlAlchemyEventStore:
         self.session = session
         self._codec = codec_of(registry)
         self._schema = check_schema(schema)
+        self._inline = InlineProjections(projections, self._codec, self._schema, awaits=True)
+
+    @property
+    def codec(self) -> PayloadCodec:
+        """What payloads are written and read with: the registry, or plain JSON objects."""
+        return self._codec
 
     async def append_to_stream(
         self,
@@ -100,6 +112,9 @@ class AsyncSqlAlchemyEventStore:
         :raises TransactionConflict: PostgreSQL gave the transaction up; run it again.
         :raises TypeError, ValueError: wrong arguments; nothing was sent.
         """
+        if self._inline:
+            append = StreamAppend(stream_id, expected_version, events)
+            return (await self.append(append, fetch_missed=fetch_missed)).streams[0].version
         return await self._run(
             operations.append_to_stream,
             stream_id,
@@ -129,14 +144,19 @@ class AsyncSqlAlchemyEventStore:
         :raises FeedUnavailable: there is a condition, and the transaction's isolation is above
             READ COMMITTED.
         """
-        return await self._run(
-            operations.append,
-            appends,
-            require,
-            codec=self._codec,
-            schema=self._schema,
-            fetch_missed=fetch_missed,
-        )
+
+        def operation(session: Session) -> AppendResult:
+            return operations.append(
+                session,
+                appends,
+                require,
+                codec=self._codec,
+                schema=self._schema,
+                fetch_missed=fetch_missed,
+            )
+
+        async with self._turn():
+            return await self._inline.append_async(self.session, operation)
 
     @overload
     def read_stream(
@@ -349,9 +369,15 @@ class AsyncSqlAlchemyEventStore:
         same transaction: everybody is told by the feed. Nothing personal can be stored for the
         subject any more, see ``docs/how-to/personal-data.md``.
         """
-        return await self._run(
-            operations.forget, subject_id, metadata, codec=self._codec, schema=self._schema
-        )
+
+        def operation(session: Session) -> AppendResult:
+            return operations.forget(
+                session, subject_id, metadata, codec=self._codec, schema=self._schema
+            )
+
+        async with self._turn():
+            result = await self._inline.append_async(self.session, operation)
+        return not result.already_appended
 
     async def _run(
         self,
@@ -363,9 +389,12 @@ class AsyncSqlAlchemyEventStore:
 
         A session is one conversation with the server; tasks that share one take turns.
         """
-        turn: asyncio.Lock = self.session.info.setdefault("eventstore.turn", asyncio.Lock())
-        async with turn:
+        async with self._turn():
             return await self.session.run_sync(operation, *args, **kwargs)
+
+    def _turn(self) -> asyncio.Lock:
+        turn: asyncio.Lock = self.session.info.setdefault("eventstore.turn", asyncio.Lock())
+        return turn
 
 
 @asynccontextmanager
@@ -374,6 +403,7 @@ async def async_event_store(
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
+    projections: Sequence[Projection] = (),
 ) -> AsyncIterator[AsyncSqlAlchemyEventStore]:
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
@@ -383,5 +413,5 @@ async def async_event_store(
     :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     async with session_factory.begin() as session:
-        yield AsyncSqlAlchemyEventStore(session, registry, schema=schema)
+        yield AsyncSqlAlchemyEventStore(session, registry, schema=schema, projections=projections)
         await session.run_sync(operations.commit)

@@ -30,6 +30,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 #: Constraint names, by which a violation is recognised.
 EVENT_ID_KEY: Final = "uq_events_event_id"
 STREAM_VERSION_KEY: Final = "uq_events_stream_id_event_version"
+LIVE_PROJECTION_KEY: Final = "uq_projections_name_live"
 #: The sequence that numbers the events; ``BIGSERIAL`` names it so.
 POSITION_SEQUENCE: Final = "events_sequence_number_seq"
 #: The revision of the schema that these models describe: the newest one in ``alembic/versions``.
@@ -195,6 +196,27 @@ class ParkedStreamRecord(Base):
     last_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class ProjectionRecord(Base):
+    """A version of a projection: whether its tables are the live ones, and who keeps them."""
+
+    __tablename__ = "projections"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    fingerprint: Mapped[str] = mapped_column(String(64))  #: of the events that it handles
+    tables: Mapped[list[list[str]]] = mapped_column(JSONB)  #: schema and name, while it is live
+    is_live: Mapped[bool]
+    is_inline: Mapped[bool]  #: each append keeps it; else a subscription does
+    live_from: Mapped[int | None]  #: it has side effects for the events behind this position,
+    live_until: Mapped[int | None]  #: up to this one
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        # One version is live. "Which one is it?", at each append that keeps a projection inline.
+        Index(LIVE_PROJECTION_KEY, "name", unique=True, postgresql_where=text("is_live")),
+    )
+
+
 class SubjectKeyRecord(Base):
     """A subject's data key, wrapped by a master key; without one, the subject is forgotten."""
 
@@ -222,3 +244,4 @@ subscriptions_table: Final = cast("Table", SubscriptionRecord.__table__)
 workers_table: Final = cast("Table", SubscriptionWorkerRecord.__table__)
 parked_table: Final = cast("Table", ParkedStreamRecord.__table__)
 subject_keys_table: Final = cast("Table", SubjectKeyRecord.__table__)
+projections_table: Final = cast("Table", ProjectionRecord.__table__)

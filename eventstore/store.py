@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore import operations
+from eventstore.appending import StreamAppend
 from eventstore.boundaries import check_query, check_token
+from eventstore.projections.inline import InlineProjections
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import sessionmaker
 
-    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.appending import AppendResult, Requirement
     from eventstore.boundaries import Query, QueryResult, QueryToken
+    from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
+    from eventstore.projections.definition import Projection
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -47,7 +51,8 @@ class SqlAlchemyEventStore:
 
     ``registry`` gives payloads their types; without one, payloads are JSON-compatible dicts.
     ``schema`` names the schema of the tables; without one they are found on the search path, or
-    by the ``schema_translate_map`` of the engine.
+    by the ``schema_translate_map`` of the engine. ``projections`` are kept in the same
+    transaction: each append calls their methods, and fails with them.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class SqlAlchemyEventStore:
         registry: EventRegistry | None = None,
         *,
         schema: str | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         if not isinstance(session, Session | scoped_session):
             raise TypeError(
@@ -65,6 +71,12 @@ class SqlAlchemyEventStore:
         self.session = session
         self._codec = codec_of(registry)
         self._schema = check_schema(schema)
+        self._inline = InlineProjections(projections, self._codec, self._schema, awaits=False)
+
+    @property
+    def codec(self) -> PayloadCodec:
+        """What payloads are written and read with: the registry, or plain JSON objects."""
+        return self._codec
 
     def append_to_stream(
         self,
@@ -94,6 +106,9 @@ class SqlAlchemyEventStore:
         :raises TransactionConflict: PostgreSQL gave the transaction up; run it again.
         :raises TypeError, ValueError: wrong arguments; nothing was sent.
         """
+        if self._inline:
+            append = StreamAppend(stream_id, expected_version, events)
+            return self.append(append, fetch_missed=fetch_missed).streams[0].version
         return operations.append_to_stream(
             self.session,
             stream_id,
@@ -123,14 +138,18 @@ class SqlAlchemyEventStore:
         :raises FeedUnavailable: there is a condition, and the transaction's isolation is above
             READ COMMITTED.
         """
-        return operations.append(
-            self.session,
-            appends,
-            require,
-            codec=self._codec,
-            schema=self._schema,
-            fetch_missed=fetch_missed,
-        )
+
+        def operation(session: Session) -> AppendResult:
+            return operations.append(
+                session,
+                appends,
+                require,
+                codec=self._codec,
+                schema=self._schema,
+                fetch_missed=fetch_missed,
+            )
+
+        return self._inline.append(self.session, operation)
 
     @overload
     def read_stream(
@@ -341,9 +360,13 @@ class SqlAlchemyEventStore:
         same transaction: everybody is told by the feed. Nothing personal can be stored for the
         subject any more, see ``docs/how-to/personal-data.md``.
         """
-        return operations.forget(
-            self.session, subject_id, metadata, codec=self._codec, schema=self._schema
-        )
+
+        def operation(session: Session) -> AppendResult:
+            return operations.forget(
+                session, subject_id, metadata, codec=self._codec, schema=self._schema
+            )
+
+        return not self._inline.append(self.session, operation).already_appended
 
 
 @contextmanager
@@ -352,6 +375,7 @@ def event_store(
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
+    projections: Sequence[Projection] = (),
 ) -> Iterator[SqlAlchemyEventStore]:
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
@@ -361,5 +385,5 @@ def event_store(
     :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     with session_factory.begin() as session:
-        yield SqlAlchemyEventStore(session, registry, schema=schema)
+        yield SqlAlchemyEventStore(session, registry, schema=schema, projections=projections)
         operations.commit(session)

@@ -15,6 +15,7 @@ from eventstore.streams import ANY
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from eventstore.appending import AppendResult
     from eventstore.codec import PayloadCodec
     from eventstore.events import EventMetadata
 
@@ -26,14 +27,14 @@ def forget(
     *,
     codec: PayloadCodec,
     schema: str | None,
-) -> bool:
-    """Destroy the subject's key and record it; return False if that was done before."""
+) -> AppendResult:
+    """Destroy the subject's key and record it; ``already_appended`` if that was done before."""
     event = erasure_of(check_subject_id(subject_id), metadata)
     connection = connection_of(session)
     schema = schema_of(connection, schema)
     with atomic(connection):
         destroy_key(connection, subject_id, codec, schema=schema)
-        appended = append(
+        return append(
             session,
             [StreamAppend(ERASURES_STREAM, ANY, [event])],
             (),
@@ -42,4 +43,3 @@ def forget(
             schema=schema,
             fetch_missed=False,
         )
-    return not appended.already_appended

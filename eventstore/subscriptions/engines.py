@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore.models import EventRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 
 def sessions_of(given: Any) -> tuple[Callable[[], Session], Engine]:
@@ -30,6 +31,9 @@ def sessions_of(given: Any) -> tuple[Callable[[], Session], Engine]:
 
 def async_sessions_of(given: Any) -> tuple[Callable[[], AsyncSession], AsyncEngine]:
     """Return the same of an async engine, or of an application's own ``async_sessionmaker``."""
+    # Here, since asyncio is an extra.
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker  # noqa: PLC0415
+
     sessions = (
         async_sessionmaker(given, expire_on_commit=False)
         if isinstance(given, AsyncEngine)
@@ -59,4 +63,6 @@ def separate(engine: Engine) -> Engine:
 
 def separate_async(engine: AsyncEngine) -> AsyncEngine:
     """Return the same of an async engine."""
+    from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: PLC0415 - an extra
+
     return AsyncEngine(separate(engine.sync_engine))

@@ -33,6 +33,7 @@ TABLES = {
     "subject_keys",
     "subscription_workers",
     "parked_streams",
+    "projections",
 }
 #: Those of the first revision, which is all that the host's own one needs.
 FIRST_TABLES = {"events", "streams", "snapshots"}

@@ -24,6 +24,7 @@ TABLES = {
     "subject_keys",
     "subscription_workers",
     "parked_streams",
+    "projections",
     "eventstore_alembic_version",
 }
 ODD_NAMES = [

@@ -27,6 +27,7 @@ TABLES = {
     "subject_keys",
     "subscription_workers",
     "parked_streams",
+    "projections",
 }
 Relations = Callable[[Connection], set[tuple[str, str]]]
 

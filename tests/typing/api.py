@@ -85,6 +85,26 @@ from eventstore.personal import (
     Personal,
     personal,
 )
+from eventstore.projections import (
+    Projection,
+    ProjectionVersion,
+    async_subscription_of,
+    begin_rebuild,
+    discard_version,
+    fold,
+    handles,
+    live,
+    live_async,
+    make_asynchronous,
+    make_inline,
+    projection_versions,
+    rebuild,
+    rebuild_async,
+    subscription_of,
+    switch_version,
+    wait_for_projection,
+    wait_for_projection_async,
+)
 from eventstore.subscriptions import (
     NOW,
     PARK,
@@ -443,3 +463,52 @@ def subscriptions(engine: Engine, async_engine: AsyncEngine, session: Session) -
     assert_type(parked_streams(session, "view"), list[ParkedStream])
     assert_type(discard_parked(session, "view", "s"), bool)
     assert_type(subscription_status(session)[0].fence_holder, FenceHolder | None)
+
+
+class Orders(Projection):
+    name = "orders"
+    models = ()
+
+    @handles(OrderPlaced)
+    def _placed(self, event: EventEnvelope[OrderPlaced], session: Session) -> None:
+        assert_type(event.event_data, OrderPlaced)
+
+    @handles(OrderPlaced, replay=False)
+    async def _tell(self, event: EventEnvelope[OrderPlaced], session: AsyncSession) -> None: ...
+
+    @handles("noted", OrderPlaced)
+    def _several(self, event: EventEnvelope[Any], session: Session) -> None: ...
+
+    @handles(OrderPlaced)  # type: ignore[arg-type]
+    def _wrong(self, event: EventEnvelope[str], session: Session) -> None: ...
+
+
+def projections(engine: Engine, session: Session, registry: EventRegistry) -> None:
+    store = SqlAlchemyEventStore(session, registry, projections=[Orders()])
+    with live(Orders(), store, stream_id="s", as_of=7) as view:
+        assert_type(view, Session)
+    spec = subscription_of(Orders(), registry, schema="es", batch_size=10, on_failure=PARK)
+    assert_type(spec, Subscription)
+    SubscriptionRunner(engine, [spec], registry=registry)
+    rebuild(engine, Orders(), registry, timeout_seconds=60)
+    assert_type(begin_rebuild(session, Orders(), registry), bool)
+    switch_version(session, "orders", 2, timeout_seconds=1)
+    assert_type(discard_version(session, "orders", 1), bool)
+    make_inline(session, Orders(), registry)
+    make_asynchronous(session, Orders(), registry, schema="es")
+    assert_type(projection_versions(session, "orders"), list[ProjectionVersion])
+    assert_type(wait_for_projection(engine, "orders", 7, 0.5), bool)
+    with fold(Orders(), store.read_stream("s"), session) as folded:
+        assert_type(folded, Session)
+
+
+async def async_projections(
+    engine: AsyncEngine, session: AsyncSession, registry: EventRegistry
+) -> None:
+    await rebuild_async(engine, Orders(), registry)
+    assert_type(await wait_for_projection_async(engine, "orders", 7, 0.5), bool)
+    await session.run_sync(switch_version, "orders", 2)
+    store = AsyncSqlAlchemyEventStore(session, registry, projections=[Orders()])
+    async with live_async(Orders(), store) as view:
+        assert_type(view, AsyncSession)
+    assert_type(async_subscription_of(Orders(), registry), Subscription)
