@@ -1,0 +1,1 @@
+"""A wordbook: editors publish entries, learners review the words that are due."""

@@ -1,0 +1,141 @@
+"""The progress of learners over HTTP, and what is due today."""
+
+# Without "from __future__ import annotations": FastAPI reads the annotations as it runs.
+from datetime import date
+from typing import Annotated, TypeAlias
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel, Field
+
+from eventstore import (
+    STREAM_EXISTS,
+    AsyncRepository,
+    DecidedAggregate,
+    StreamNotFound,
+    async_event_store,
+)
+from examples.wordbook.progress import SCHEMA
+from examples.wordbook.progress.events import WordReviewed, registry
+from examples.wordbook.progress.learner import (
+    LEARNERS,
+    Command,
+    Enrol,
+    Event,
+    Learner,
+    Review,
+    TakeWord,
+    commuting_with,
+)
+from examples.wordbook.progress.schedule import MAX_GRADE
+from examples.wordbook.refusal import Refusal
+from examples.wordbook.web.entries import EntryId, InEntries, Text, existing
+from examples.wordbook.web.preconditions import IdempotencyKey
+from examples.wordbook.web.sessions import Sessions
+
+LearnerId = Annotated[str, Path(max_length=100, pattern=r"^[\w-]+$")]
+
+
+class Enrolment(BaseModel):
+    """Who wants to learn."""
+
+    name: Text
+    email: Text
+
+
+class Beginning(BaseModel):
+    """From when on a word is learned."""
+
+    on: date
+
+
+class Answer(BaseModel):
+    """How well a word was known; ``on`` is the learner's own day, which only their device knows."""
+
+    entry_id: str
+    grade: Annotated[int, Field(ge=0, le=MAX_GRADE)]
+    on: date
+
+
+class LearnerView(BaseModel):
+    """Where a learner stands."""
+
+    words: int
+    streak_days: int
+    practised_on: date | None
+
+
+class ReviewView(BaseModel):
+    """What follows from an answer."""
+
+    due_on: date
+    streak_days: int
+    position: int  #: of the last event; ``GET .../due?after=`` shows what has come of it
+
+
+Learners: TypeAlias = AsyncRepository[Command, DecidedAggregate[Command, Learner, Event]]
+
+
+def learners_of(sessions: Sessions) -> Learners:
+    """Return the learners; each call is a transaction of its own."""
+    return AsyncRepository(lambda: async_event_store(sessions, registry, schema=SCHEMA), LEARNERS)
+
+
+InLearners = Annotated[Learners, Depends(learners_of)]
+
+router = APIRouter(prefix="/learners", tags=["progress"])
+
+
+@router.put("/{learner_id}", status_code=204)
+async def enrol(learner_id: LearnerId, body: Enrolment, learners: InLearners) -> None:
+    """Begin to learn; again, it changes nothing."""
+    await learners.execute(learner_id, Enrol(body.name, body.email))
+
+
+@router.get("/{learner_id}")
+async def show(learner_id: LearnerId, learners: InLearners) -> LearnerView:
+    """Show where the learner stands."""
+    learner = await learners.load(learner_id)
+    if learner.version == 0:
+        raise StreamNotFound(LEARNERS.stream_of(learner_id))
+    state = learner.state
+    return LearnerView(
+        words=len(state.cards), streak_days=state.streak_days, practised_on=state.practised_on
+    )
+
+
+@router.put("/{learner_id}/words/{entry_id}", status_code=204)
+async def take_word(
+    learner_id: LearnerId,
+    entry_id: EntryId,
+    body: Beginning,
+    learners: InLearners,
+    entries: InEntries,
+) -> None:
+    """Learn a word that the vocabulary has published; again, it changes nothing."""
+    if not (await existing(entries, entry_id)).published:
+        raise Refusal("the entry is not published yet")
+    command = TakeWord(entry_id, body.on)
+    await learners.execute(
+        learner_id, command, expected_version=STREAM_EXISTS, commutes=commuting_with(command)
+    )
+
+
+@router.post("/{learner_id}/reviews", status_code=201)
+async def review(
+    learner_id: LearnerId, body: Answer, learners: InLearners, key: IdempotencyKey = None
+) -> ReviewView:
+    """Record an answer. A device that has lost the reply sends it again under its key."""
+    command = Review(body.entry_id, body.grade, body.on)
+    outcome = await learners.execute(
+        learner_id,
+        command,
+        expected_version=STREAM_EXISTS,
+        commutes=commuting_with(command),
+        idempotency_key=key,
+    )
+    (reviewed,) = (event for event in outcome.events if isinstance(event, WordReviewed))
+    return ReviewView(
+        due_on=reviewed.due_on,
+        streak_days=outcome.aggregate.state.streak_days,
+        position=outcome.positions[-1],
+    )
