@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from eventstore import operations
+from eventstore.appending import StreamAppend
+from eventstore.projections.inline import InlineProjections
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
+    from eventstore.appending import AppendResult, StreamAt
+    from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope, EventEnvelope
     from eventstore.loading import LoadedStream
+    from eventstore.projections.definition import Projection
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -51,7 +55,8 @@ class AsyncSqlAlchemyEventStore:
 
     ``registry`` gives payloads their types; without one, payloads are JSON-compatible dicts.
     ``schema`` names the schema of the tables; without one they are found on the search path, or
-    by the ``schema_translate_map`` of the engine.
+    by the ``schema_translate_map`` of the engine. ``projections`` are kept in the same
+    transaction: each append calls their methods, and fails with them.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class AsyncSqlAlchemyEventStore:
         registry: EventRegistry | None = None,
         *,
         schema: str | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         if not hasattr(session, "run_sync"):
             raise TypeError(
@@ -69,6 +75,12 @@ class AsyncSqlAlchemyEventStore:
         self.session = session
         self._codec = codec_of(registry)
         self._schema = check_schema(schema)
+        self._inline = InlineProjections(projections, self._codec, self._schema, awaits=True)
+
+    @property
+    def codec(self) -> PayloadCodec:
+        """What payloads are written and read with: the registry, or plain JSON objects."""
+        return self._codec
 
     async def append_to_stream(
         self,
@@ -98,6 +110,9 @@ class AsyncSqlAlchemyEventStore:
         :raises TransactionConflict: PostgreSQL gave the transaction up; run it again.
         :raises TypeError, ValueError: wrong arguments; nothing was sent.
         """
+        if self._inline:
+            append = StreamAppend(stream_id, expected_version, events)
+            return (await self.append(append, fetch_missed=fetch_missed)).streams[0].version
         return await self._run(
             operations.append_to_stream,
             stream_id,
@@ -122,14 +137,19 @@ class AsyncSqlAlchemyEventStore:
         one another. Errors are those of :meth:`append_to_stream`; ``fetch_missed`` is for an
         append to one stream, as there.
         """
-        return await self._run(
-            operations.append,
-            appends,
-            require,
-            codec=self._codec,
-            schema=self._schema,
-            fetch_missed=fetch_missed,
-        )
+
+        def operation(session: Session) -> AppendResult:
+            return operations.append(
+                session,
+                appends,
+                require,
+                codec=self._codec,
+                schema=self._schema,
+                fetch_missed=fetch_missed,
+            )
+
+        async with self._turn():
+            return await self._inline.append_async(self.session, operation)
 
     @overload
     def read_stream(
@@ -314,9 +334,12 @@ class AsyncSqlAlchemyEventStore:
 
         A session is one conversation with the server; tasks that share one take turns.
         """
-        turn: asyncio.Lock = self.session.info.setdefault("eventstore.turn", asyncio.Lock())
-        async with turn:
+        async with self._turn():
             return await self.session.run_sync(operation, *args, **kwargs)
+
+    def _turn(self) -> asyncio.Lock:
+        turn: asyncio.Lock = self.session.info.setdefault("eventstore.turn", asyncio.Lock())
+        return turn
 
 
 @asynccontextmanager
@@ -325,6 +348,7 @@ async def async_event_store(
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
+    projections: Sequence[Projection] = (),
 ) -> AsyncIterator[AsyncSqlAlchemyEventStore]:
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
@@ -334,5 +358,5 @@ async def async_event_store(
     :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     async with session_factory.begin() as session:
-        yield AsyncSqlAlchemyEventStore(session, registry, schema=schema)
+        yield AsyncSqlAlchemyEventStore(session, registry, schema=schema, projections=projections)
         await session.run_sync(operations.commit)

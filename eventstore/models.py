@@ -29,6 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 #: Constraint names, by which a violation is recognised.
 EVENT_ID_KEY: Final = "uq_events_event_id"
 STREAM_VERSION_KEY: Final = "uq_events_stream_id_event_version"
+LIVE_PROJECTION_KEY: Final = "uq_projections_name_live"
 #: The sequence that numbers the events; ``BIGSERIAL`` names it so.
 POSITION_SEQUENCE: Final = "events_sequence_number_seq"
 #: The revision of the schema that these models describe: the newest one in ``alembic/versions``.
@@ -177,6 +178,27 @@ class ParkedStreamRecord(Base):
     last_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class ProjectionRecord(Base):
+    """A version of a projection: whether its tables are the live ones, and who keeps them."""
+
+    __tablename__ = "projections"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    fingerprint: Mapped[str] = mapped_column(String(64))  #: of the events that it handles
+    tables: Mapped[list[list[str]]] = mapped_column(JSONB)  #: schema and name, while it is live
+    is_live: Mapped[bool]
+    is_inline: Mapped[bool]  #: each append keeps it; else a subscription does
+    live_from: Mapped[int | None]  #: it has side effects for the events behind this position,
+    live_until: Mapped[int | None]  #: up to this one
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        # One version is live. "Which one is it?", at each append that keeps a projection inline.
+        Index(LIVE_PROJECTION_KEY, "name", unique=True, postgresql_where=text("is_live")),
+    )
+
+
 #: The tables, for statements; an ORM class does not tell a type checker that it has one.
 streams_table: Final = cast("Table", StreamRecord.__table__)
 events_table: Final = cast("Table", EventRecord.__table__)
@@ -184,3 +206,4 @@ snapshots_table: Final = cast("Table", SnapshotRecord.__table__)
 subscriptions_table: Final = cast("Table", SubscriptionRecord.__table__)
 workers_table: Final = cast("Table", SubscriptionWorkerRecord.__table__)
 parked_table: Final = cast("Table", ParkedStreamRecord.__table__)
+projections_table: Final = cast("Table", ProjectionRecord.__table__)

@@ -281,6 +281,10 @@ class EventRegistry:
             )
         return name
 
+    def event_type_for(self, payload_type: type) -> str | None:
+        """Return the name under which a class is registered, None if it isn't."""
+        return None if payload_type is dict else self._names.get(payload_type)
+
     def schema_version(self, event_type: str) -> int:
         """Return the version in which the type is written."""
         known = self._types.get(event_type)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore import operations
+from eventstore.appending import StreamAppend
+from eventstore.projections.inline import InlineProjections
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import sessionmaker
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
+    from eventstore.appending import AppendResult, StreamAt
+    from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope, EventEnvelope
     from eventstore.loading import LoadedStream
+    from eventstore.projections.definition import Projection
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -45,7 +49,8 @@ class SqlAlchemyEventStore:
 
     ``registry`` gives payloads their types; without one, payloads are JSON-compatible dicts.
     ``schema`` names the schema of the tables; without one they are found on the search path, or
-    by the ``schema_translate_map`` of the engine.
+    by the ``schema_translate_map`` of the engine. ``projections`` are kept in the same
+    transaction: each append calls their methods, and fails with them.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class SqlAlchemyEventStore:
         registry: EventRegistry | None = None,
         *,
         schema: str | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         if not isinstance(session, Session | scoped_session):
             raise TypeError(
@@ -63,6 +69,12 @@ class SqlAlchemyEventStore:
         self.session = session
         self._codec = codec_of(registry)
         self._schema = check_schema(schema)
+        self._inline = InlineProjections(projections, self._codec, self._schema, awaits=False)
+
+    @property
+    def codec(self) -> PayloadCodec:
+        """What payloads are written and read with: the registry, or plain JSON objects."""
+        return self._codec
 
     def append_to_stream(
         self,
@@ -92,6 +104,9 @@ class SqlAlchemyEventStore:
         :raises TransactionConflict: PostgreSQL gave the transaction up; run it again.
         :raises TypeError, ValueError: wrong arguments; nothing was sent.
         """
+        if self._inline:
+            append = StreamAppend(stream_id, expected_version, events)
+            return self.append(append, fetch_missed=fetch_missed).streams[0].version
         return operations.append_to_stream(
             self.session,
             stream_id,
@@ -116,14 +131,18 @@ class SqlAlchemyEventStore:
         one another. Errors are those of :meth:`append_to_stream`; ``fetch_missed`` is for an
         append to one stream, as there.
         """
-        return operations.append(
-            self.session,
-            appends,
-            require,
-            codec=self._codec,
-            schema=self._schema,
-            fetch_missed=fetch_missed,
-        )
+
+        def operation(session: Session) -> AppendResult:
+            return operations.append(
+                session,
+                appends,
+                require,
+                codec=self._codec,
+                schema=self._schema,
+                fetch_missed=fetch_missed,
+            )
+
+        return self._inline.append(self.session, operation)
 
     @overload
     def read_stream(
@@ -303,6 +322,7 @@ def event_store(
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
+    projections: Sequence[Projection] = (),
 ) -> Iterator[SqlAlchemyEventStore]:
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
@@ -312,5 +332,5 @@ def event_store(
     :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     with session_factory.begin() as session:
-        yield SqlAlchemyEventStore(session, registry, schema=schema)
+        yield SqlAlchemyEventStore(session, registry, schema=schema, projections=projections)
         operations.commit(session)

@@ -1,1 +1,7 @@
-pytest_plugins = ("tests.fixtures.database", "tests.fixtures.stores", "tests.fixtures.events")
+pytest_plugins = (
+    "tests.fixtures.database",
+    "tests.fixtures.stores",
+    "tests.fixtures.events",
+    "tests.fixtures.subscriptions",
+    "tests.fixtures.views",
+)

@@ -31,10 +31,10 @@ from eventstore.operations.statements import fetch, parameter
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.reading import EMPTY_PAGE, Page
-from eventstore.recorded import collector_paused, recorded, undecoded_metadata
+from eventstore.recorded import Decoder, collector_paused, recorded, undecoded_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from eventstore.events import AnyEnvelope
     from eventstore.operations.fence import Mark
     from eventstore.reading import EventFilter, FeedCursor, StreamCursor
-    from eventstore.recorded import Decoder
 
 
 def read_stream_page(
@@ -115,6 +114,26 @@ def read_feed_page(
         return EMPTY_PAGE
     wanted = codec.current_types(filters.event_types) if filters else frozenset()
     return _page(rows, decoder, wanted, rows[-1][SEQUENCE_NUMBER])
+
+
+def read_recorded(
+    session: Session,
+    positions: Sequence[int],
+    filters: EventFilter,
+    codec: PayloadCodec,
+    *,
+    schema: str | None,
+) -> list[AnyEnvelope]:
+    """Return the events at these positions that match, in their order."""
+    given = filter_values(filters, codec)
+    connection = connection_of(session)
+    rows = fetch(
+        connection,
+        _at_positions(tuple(given)),
+        {"positions": positions} | given,
+        schema=schema_of(connection, schema),
+    )
+    return envelopes(rows, Decoder(None, codec), codec.current_types(filters.event_types))
 
 
 def _page(rows: list[Any], decoder: Decoder, wanted: frozenset[str], last: int) -> Page:
@@ -223,6 +242,20 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
         )
         .order_by(position)
         .limit(parameter("limit", BigInteger))
+    )
+
+
+@cache
+def _at_positions(given: tuple[str, ...]) -> Select[Any]:
+    position = events_table.c.sequence_number
+    conditions = filter_conditions()
+    return (
+        select(*event_columns())
+        .where(
+            position == func.any(parameter("positions", ARRAY(BigInteger))),
+            *(conditions[name] for name in given),
+        )
+        .order_by(position)
     )
 
 

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -36,14 +36,12 @@ from eventstore.subscriptions.catch_up import (
     StopRequested,
     Woken,
 )
-from eventstore.subscriptions.definition import Delivery, Subscription, check_seconds
+from eventstore.subscriptions.definition import Subscription, check_seconds
+from eventstore.subscriptions.driving import drive
+from eventstore.subscriptions.notifications import CommitListener, CommitNotifier
 from eventstore.subscriptions.roster import Roster, check_subscriptions, loop_of, worker_name
 from eventstore.subscriptions.wake_up import FeedWatch
 from eventstore.subscriptions.worker import (
-    TRANSACTION_ENDED,
-    Ask,
-    Commit,
-    Hand,
     Worker,
     describe,
     is_passing,
@@ -58,7 +56,7 @@ if TYPE_CHECKING:
 
     from eventstore.registry import EventRegistry
     from eventstore.subscriptions.catch_up import Command
-    from eventstore.subscriptions.worker import Steps, Task
+    from eventstore.subscriptions.worker import Task
 
 log = logging.getLogger("eventstore.subscriptions")
 
@@ -68,8 +66,10 @@ class SubscriptionRunner:
 
     Any number of processes may run the same subscriptions: the partitions are shared out among
     them, and those of a process that dies are taken over once its leases have run out. It opens
-    sessions of its own on ``engine``, in READ COMMITTED: at most one for each partition, and two
-    more. ``registry`` and ``schema`` are those of the store.
+    sessions of its own on ``engine``, in READ COMMITTED: at most one for each partition, and four
+    more. ``registry`` and ``schema`` are those of the store. ``notifications=False`` does without
+    LISTEN and NOTIFY, as behind a pooler in transaction mode: other processes' events then come
+    with the next poll, at most a tenth of a second later.
     """
 
     def __init__(
@@ -79,14 +79,20 @@ class SubscriptionRunner:
         *,
         registry: EventRegistry | None = None,
         schema: str | None = None,
+        notifications: bool = True,
     ) -> None:
         self._subscriptions = check_subscriptions(subscriptions)
         self._engine = engine.execution_options(isolation_level="READ COMMITTED")
+        # An owner that is frozen while it renews its lease must leave no lock behind.
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._codec = codec_of(registry)
         self._schema = check_schema(schema)
         self._name = worker_name()
         self._roster = Roster(self._subscriptions, self._name, self._codec, self._schema)
         self._watch = FeedWatch(engine, self._schema)
+        self._listener = CommitListener(engine, self._schema, self._watch.hint)
+        self._notifier = CommitNotifier(engine, schema=schema)
+        self._notifications = notifications
         self._stopping = threading.Event()
         self._progress = threading.Condition()
         self._errors: list[Exception] = []
@@ -132,6 +138,9 @@ class SubscriptionRunner:
             threading.Thread(target=self._keep_leases, name="eventstore-leases", daemon=True)
         )
         self._watch.start()
+        if self._notifications:
+            self._listener.start()
+            self._notifier.start()
         for thread in self._threads:
             thread.start()
 
@@ -141,6 +150,9 @@ class SubscriptionRunner:
         self._watch.wake()
         for thread in self._threads:
             thread.join()
+        if self._notifications and self._threads:
+            self._listener.stop()
+            self._notifier.stop()
         self._watch.stop()
 
     def raise_error(self) -> None:
@@ -239,7 +251,7 @@ class SubscriptionRunner:
         pause = min(spec.lease_seconds for spec in self._subscriptions) / 3
         while True:
             try:
-                with Session(self._engine) as session:
+                with Session(self._autocommit) as session:
                     self._roster.renew(session)
                 self._watch.wake()
             except (SQLAlchemyError, EventStoreError) as error:
@@ -252,35 +264,3 @@ class SubscriptionRunner:
                 break
         with suppress(SQLAlchemyError, EventStoreError), Session(self._engine) as session:
             self._roster.retire(session)
-
-
-def drive(session: Session, subscription: Subscription, steps: Steps) -> Happening:
-    """Do what the steps ask for, one after the other, and return what has happened."""
-    try:
-        step = next(steps)
-        while True:
-            try:
-                answer = _answer(session, subscription, step)
-            except Exception as error:  # noqa: BLE001 - the steps know what it means
-                step = steps.throw(error)
-            else:
-                step = steps.send(answer)
-    except StopIteration as end:
-        return cast("Happening", end.value)
-
-
-def _answer(session: Session, subscription: Subscription, step: Ask | Hand | Commit) -> Any:
-    match step:
-        case Ask(operation):
-            return operation(session)
-        case Hand(event, attempt) if subscription.external:
-            subscription.handler(Delivery(event=event, attempt=attempt))
-        case Hand(event):
-            transaction = session.get_transaction()
-            subscription.handler(session, event)
-            if session.get_transaction() is not transaction:
-                raise RuntimeError(TRANSACTION_ENDED)
-            session.flush()
-        case Commit():
-            session.commit()
-    return None

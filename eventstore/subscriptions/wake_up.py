@@ -100,22 +100,26 @@ class FeedWatch:
     def _poll(self) -> None:
         polls = Polls()
         while not self._stopping:
-            self._hint.clear()
             try:
+                # One session for as long as it lasts: a checkout for each look costs more than it.
                 with Session(self._engine) as session:
-                    mark = read_feed_mark(session, schema=self._schema)
+                    while not self._stopping:
+                        self._hint.clear()
+                        mark = read_feed_mark(session, schema=self._schema)
+                        pause = polls.after(self._mark, mark)
+                        self._publish(mark)
+                        self._hint.wait(pause)
             except (SQLAlchemyError, EventStoreError) as error:
                 log.warning(
                     "the feed can't be read at the moment: %s",
                     type(error).__qualname__,
                     extra={"action": "feed_poll_failed"},
                 )
-                pause = polls.after_failure()
-            else:
-                pause = polls.after(self._mark, mark)
-                if mark.position != self._mark.position:
-                    with self._moved:
-                        self._mark = mark
-                        self._moved.notify_all()
-                self._mark = mark
-            self._hint.wait(pause)
+                self._hint.wait(polls.after_failure())
+
+    def _publish(self, mark: Mark) -> None:
+        moved = mark.position != self._mark.position
+        with self._moved:
+            self._mark = mark
+            if moved:
+                self._moved.notify_all()

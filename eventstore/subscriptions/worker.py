@@ -90,7 +90,8 @@ class Commit:
 
 #: The commands that need a session.
 Task: TypeAlias = Acquire | Deliver | GiveUp | Release | Halt
-Steps: TypeAlias = Generator[Ask | Hand | Commit, Any, Happening]
+Step: TypeAlias = Ask | Hand | Commit
+Steps: TypeAlias = Generator[Step, Any, Happening]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ class Worker:
             schema=self._schema,
         )
 
-    def _mark(self, event: StoredEvent) -> Generator[Ask | Hand | Commit, Any, int]:
+    def _mark(self, event: StoredEvent) -> Generator[Step, Any, int]:
         lease, position = self._owned(), event.position
         attempts = yield Ask(
             lambda session: mark_attempt(session, lease, position, schema=self._schema)
@@ -241,13 +242,15 @@ class Worker:
 
     def _hand_over(
         self, events: list[StoredEvent], attempts: int
-    ) -> Generator[Ask | Hand | Commit, Any, Happening | None]:
+    ) -> Generator[Step, Any, Happening | None]:
         """Give the handler one event after the other; return what stops it, if anything does."""
         filters, handled = self.subscription.filters, 0
         for stored in events:
             try:
                 for event in stored.decoded(self._codec, filters):
                     yield Hand(event, attempts + 1)
+            except SubscriptionError:
+                raise  # it is of the subscription as a whole, and no event's fault
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
                 failed = self._failed(stored, error, attempts)
                 if self.subscription.external and handled:
@@ -259,7 +262,7 @@ class Worker:
 
     def _complete(
         self, events: list[StoredEvent], through: int, attempts: int
-    ) -> Generator[Ask | Hand | Commit, Any, Happening | None]:
+    ) -> Generator[Step, Any, Happening | None]:
         """Save the checkpoint and commit; return what stops it, if anything does."""
         saved = yield from self._save(through)
         if saved is not None:
@@ -274,7 +277,7 @@ class Worker:
         self._at = self._at._replace(position=through)
         return None
 
-    def _save(self, through: int) -> Generator[Ask | Hand | Commit, Any, Happening | None]:
+    def _save(self, through: int) -> Generator[Step, Any, Happening | None]:
         lease, before = self._owned(), self._at
         saved = yield Ask(
             lambda session: save_checkpoint(session, lease, before, through, schema=self._schema)

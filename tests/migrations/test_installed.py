@@ -31,6 +31,7 @@ TABLES = {
     "subscriptions",
     "subscription_workers",
     "parked_streams",
+    "projections",
 }
 #: Those of the first revision, which is all that the host's own one needs.
 FIRST_TABLES = {"events", "streams", "snapshots"}

@@ -22,6 +22,7 @@ TABLES = {
     "subscriptions",
     "subscription_workers",
     "parked_streams",
+    "projections",
     "eventstore_alembic_version",
 }
 ODD_NAMES = [

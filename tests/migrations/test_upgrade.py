@@ -25,6 +25,7 @@ TABLES = {
     "subscriptions",
     "subscription_workers",
     "parked_streams",
+    "projections",
 }
 Relations = Callable[[Connection], set[tuple[str, str]]]
 

@@ -62,6 +62,29 @@ from eventstore import (
     causation,
     caused_by,
 )
+from eventstore.projections import (
+    Projection,
+    async_subscription_of,
+    handles,
+    live,
+    live_async,
+    subscription_of,
+)
+from eventstore.subscriptions import (
+    NOW,
+    PARK,
+    AsyncSubscriptionRunner,
+    FenceHolder,
+    ParkedStream,
+    RetryPolicy,
+    Subscription,
+    SubscriptionRunner,
+    discard_parked,
+    parked_streams,
+    replay_parked,
+    subscription_status,
+    wait_for,
+)
 from eventstore.testing.races import Race, Runner, pausing
 from eventstore.testing.scenarios import Scenario, given
 
@@ -309,3 +332,61 @@ def mistakes(store: SqlAlchemyEventStore) -> None:
     store.append_to_stream("s", 0, envelope)  # type: ignore[arg-type]
     store.append_to_stream("s", 0, [OrderPlaced(order_id="1")])  # type: ignore[list-item]
     store.append(StreamAppend("s", 0, [envelope]), required=[])  # type: ignore[call-arg]
+
+
+def subscriptions(engine: Engine, async_engine: AsyncEngine, session: Session) -> None:
+    def view(_session: Session, _event: EventEnvelope[Any]) -> None: ...
+
+    spec = Subscription(
+        "view",
+        view,
+        filters=EventFilter(event_types=["Deposited"]),
+        start=NOW,
+        batch_size=100,
+        retry=RetryPolicy(max_attempts=3),
+        on_failure=PARK,
+        lease_seconds=10,
+        partitions=4,
+    )
+    with SubscriptionRunner(engine, [spec], schema="es") as runner:
+        runner.run_until_current(timeout_seconds=1)
+    AsyncSubscriptionRunner(async_engine, [spec])
+    assert_type(wait_for(engine, "view", 1, 0.5), bool)
+    assert_type(replay_parked(engine, spec), list[ParkedStream])
+    assert_type(parked_streams(session, "view"), list[ParkedStream])
+    assert_type(discard_parked(session, "view", "s"), bool)
+    assert_type(subscription_status(session)[0].fence_holder, FenceHolder | None)
+
+
+class Orders(Projection):
+    name = "orders"
+    models = ()
+
+    @handles(OrderPlaced)
+    def _placed(self, event: EventEnvelope[OrderPlaced], session: Session) -> None:
+        assert_type(event.event_data, OrderPlaced)
+
+    @handles(OrderPlaced, replay=False)
+    async def _tell(self, event: EventEnvelope[OrderPlaced], session: AsyncSession) -> None: ...
+
+    @handles("noted", OrderPlaced)
+    def _several(self, event: EventEnvelope[Any], session: Session) -> None: ...
+
+    @handles(OrderPlaced)  # type: ignore[arg-type]
+    def _wrong(self, event: EventEnvelope[str], session: Session) -> None: ...
+
+
+def projections(engine: Engine, session: Session, registry: EventRegistry) -> None:
+    store = SqlAlchemyEventStore(session, registry, projections=[Orders()])
+    with live(Orders(), store, stream_id="s", as_of=7) as view:
+        assert_type(view, Session)
+    spec = subscription_of(Orders(), registry, schema="es", batch_size=10, on_failure=PARK)
+    assert_type(spec, Subscription)
+    SubscriptionRunner(engine, [spec], registry=registry)
+
+
+async def async_projections(session: AsyncSession, registry: EventRegistry) -> None:
+    store = AsyncSqlAlchemyEventStore(session, registry, projections=[Orders()])
+    async with live_async(Orders(), store) as view:
+        assert_type(view, AsyncSession)
+    assert_type(async_subscription_of(Orders(), registry), Subscription)
