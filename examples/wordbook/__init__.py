@@ -1,1 +1,4 @@
-"""A wordbook: editors publish entries, learners review the words that are due."""
+"""A wordbook: editors write a vocabulary, learners review the words that are due.
+
+``README.md`` beside this file has the map.
+"""

@@ -8,9 +8,15 @@ import httpx
 import pytest
 import pytest_asyncio
 from sqlalchemy import NullPool, create_engine
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 
 from eventstore.testing.databases import temporary_database
+from eventstore.testing.rollback import rolled_back_async_sessions
 from examples.wordbook.database import prepare
 from examples.wordbook.web.app import create_app
 
@@ -36,21 +42,33 @@ def wordbook_database(event_store_server: URL, wordbook_template: URL) -> Iterat
         yield database
 
 
+@pytest.fixture
+def committed_wordbook(event_store_server: URL, wordbook_template: URL) -> Iterator[URL]:
+    """Give a database of the test's own."""
+    with temporary_database(event_store_server, template=wordbook_template.database) as database:
+        yield database
+
+
 @pytest_asyncio.fixture
-async def sessions(wordbook_database: URL) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
-    """Give sessions whose work is undone after the test, whatever they commit."""
+async def engine(wordbook_database: URL) -> AsyncIterator[AsyncEngine]:
+    """Give an engine for what is rolled back."""
     engine = create_async_engine(wordbook_database, poolclass=NullPool)
-    async with engine.connect() as connection:
-        outer = await connection.begin()
-        yield async_sessionmaker(connection, join_transaction_mode="create_savepoint")
-        await outer.rollback()
+    yield engine
+    await engine.dispose()
+
+
+@pytest_asyncio.fixture
+async def sessions(engine: AsyncEngine) -> AsyncIterator[async_sessionmaker[AsyncSession]]:
+    """Give sessions whose work is undone after the test, whatever they commit."""
+    async with rolled_back_async_sessions(engine) as sessions:
+        yield sessions
 
 
 @pytest_asyncio.fixture
 async def client(
-    sessions: async_sessionmaker[AsyncSession],
+    engine: AsyncEngine, sessions: async_sessionmaker[AsyncSession]
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Give somebody who talks to the application, without a socket."""
-    transport = httpx.ASGITransport(create_app(sessions))
+    transport = httpx.ASGITransport(create_app(engine, sessions))
     async with httpx.AsyncClient(transport=transport, base_url="http://wordbook") as client:
         yield client

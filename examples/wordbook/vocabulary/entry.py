@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Final
 
 from eventstore import Aggregate, AggregateType, applies
 from examples.wordbook.refusal import Refusal
@@ -76,14 +77,18 @@ class Entry(Aggregate):
         self.published = False
 
 
-ENTRIES = AggregateType("entry", Entry)
+ENTRIES: Final = AggregateType("entry", Entry)
+
+_MAX_LENGTH: Final = 200
 
 
 def entry_id_of(language: str, headword: str) -> str:
     """Return the id of the headword's entry.
 
     It is made of what must be unique, so that a stream's own rule, "no events yet", lets a
-    headword have one entry in its language.
+    headword have one entry in its language. Refusal for a headword that is too long for that.
     """
-    words = re.findall(r"\w+", unicodedata.normalize("NFKC", headword).casefold())
-    return "-".join([language, *words])
+    word = unicodedata.normalize("NFKC", headword).casefold()
+    if len(word) > _MAX_LENGTH:
+        raise Refusal("the headword is too long")
+    return f"{language}-{re.sub(r'[ /]+', '-', word)}"

@@ -22,7 +22,7 @@ Text = Annotated[
     StringConstraints(strip_whitespace=True, min_length=1, max_length=500, pattern=r"^[^\x00]*$"),
 ]
 Meanings = Annotated[tuple[Text, ...], Field(min_length=1, max_length=20)]
-EntryId = Annotated[str, Path(max_length=200, pattern=r"^[a-z]{2}(-\w+)+$")]
+EntryId = Annotated[str, Path(max_length=203, pattern=r"^[a-z]{2}-[^\s/]+$")]
 
 
 class Draft(BaseModel):

@@ -2,9 +2,9 @@
 
 # Without "from __future__ import annotations": FastAPI reads the annotations as it runs.
 from datetime import date
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, HTTPException, Path, Query
 from pydantic import BaseModel, Field
 
 from eventstore import (
@@ -14,6 +14,7 @@ from eventstore import (
     StreamNotFound,
     async_event_store,
 )
+from eventstore.subscriptions import wait_for_async
 from examples.wordbook.progress import SCHEMA
 from examples.wordbook.progress.events import WordReviewed, registry
 from examples.wordbook.progress.learner import (
@@ -28,10 +29,18 @@ from examples.wordbook.progress.learner import (
 )
 from examples.wordbook.progress.schedule import MAX_GRADE
 from examples.wordbook.refusal import Refusal
+from examples.wordbook.study.keeping import CARDS
+from examples.wordbook.study.tables import DueWord, due_words
 from examples.wordbook.web.entries import EntryId, InEntries, Text, existing
 from examples.wordbook.web.preconditions import IdempotencyKey
-from examples.wordbook.web.sessions import Sessions
+from examples.wordbook.web.sessions import Engine, Sessions
 
+#: A learner's own day, which only their device knows.
+Day = Annotated[date, Field(ge=date(2000, 1, 1), lt=date(3000, 1, 1))]
+#: Where an event stands in the feed.
+Position = Annotated[int | None, Query(ge=0, lt=2**63)]
+#: How long a reader waits for their own answer to be seen.
+PATIENCE_SECONDS: Final = 5.0
 LearnerId = Annotated[str, Path(max_length=100, pattern=r"^[\w-]+$")]
 
 
@@ -45,15 +54,15 @@ class Enrolment(BaseModel):
 class Beginning(BaseModel):
     """From when on a word is learned."""
 
-    on: date
+    on: Day
 
 
 class Answer(BaseModel):
-    """How well a word was known; ``on`` is the learner's own day, which only their device knows."""
+    """How well a word was known."""
 
     entry_id: str
     grade: Annotated[int, Field(ge=0, le=MAX_GRADE)]
-    on: date
+    on: Day
 
 
 class LearnerView(BaseModel):
@@ -64,12 +73,18 @@ class LearnerView(BaseModel):
     practised_on: date | None
 
 
-class ReviewView(BaseModel):
-    """What follows from an answer."""
+class Recorded(BaseModel):
+    """What was asked for has happened."""
+
+    #: Of the last event that followed, for ``GET .../due?after=``; None if nothing had to change.
+    position: int | None
+
+
+class Reviewed(Recorded):
+    """An answer was recorded."""
 
     due_on: date
     streak_days: int
-    position: int  #: of the last event; ``GET .../due?after=`` shows what has come of it
 
 
 Learners: TypeAlias = AsyncRepository[Command, DecidedAggregate[Command, Learner, Event]]
@@ -85,10 +100,11 @@ InLearners = Annotated[Learners, Depends(learners_of)]
 router = APIRouter(prefix="/learners", tags=["progress"])
 
 
-@router.put("/{learner_id}", status_code=204)
-async def enrol(learner_id: LearnerId, body: Enrolment, learners: InLearners) -> None:
+@router.put("/{learner_id}")
+async def enrol(learner_id: LearnerId, body: Enrolment, learners: InLearners) -> Recorded:
     """Begin to learn; again, it changes nothing."""
-    await learners.execute(learner_id, Enrol(body.name, body.email))
+    outcome = await learners.execute(learner_id, Enrol(body.name, body.email))
+    return Recorded(position=max(outcome.positions, default=None))
 
 
 @router.get("/{learner_id}")
@@ -103,27 +119,28 @@ async def show(learner_id: LearnerId, learners: InLearners) -> LearnerView:
     )
 
 
-@router.put("/{learner_id}/words/{entry_id}", status_code=204)
+@router.put("/{learner_id}/words/{entry_id}")
 async def take_word(
     learner_id: LearnerId,
     entry_id: EntryId,
     body: Beginning,
     learners: InLearners,
     entries: InEntries,
-) -> None:
+) -> Recorded:
     """Learn a word that the vocabulary has published; again, it changes nothing."""
     if not (await existing(entries, entry_id)).published:
         raise Refusal("the entry is not published yet")
     command = TakeWord(entry_id, body.on)
-    await learners.execute(
+    outcome = await learners.execute(
         learner_id, command, expected_version=STREAM_EXISTS, commutes=commuting_with(command)
     )
+    return Recorded(position=max(outcome.positions, default=None))
 
 
 @router.post("/{learner_id}/reviews", status_code=201)
 async def review(
     learner_id: LearnerId, body: Answer, learners: InLearners, key: IdempotencyKey = None
-) -> ReviewView:
+) -> Reviewed:
     """Record an answer. A device that has lost the reply sends it again under its key."""
     command = Review(body.entry_id, body.grade, body.on)
     outcome = await learners.execute(
@@ -134,8 +151,21 @@ async def review(
         idempotency_key=key,
     )
     (reviewed,) = (event for event in outcome.events if isinstance(event, WordReviewed))
-    return ReviewView(
+    return Reviewed(
         due_on=reviewed.due_on,
         streak_days=outcome.aggregate.state.streak_days,
         position=outcome.positions[-1],
     )
+
+
+@router.get("/{learner_id}/due")
+async def due(
+    learner_id: LearnerId, on: Day, sessions: Sessions, engine: Engine, after: Position = None
+) -> list[DueWord]:
+    """Show what is to be reviewed; with ``after``, as it is behind the event at that position."""
+    if after is not None and not await wait_for_async(
+        engine, CARDS.name, after, PATIENCE_SECONDS, schema=SCHEMA
+    ):
+        raise HTTPException(503, "it is not there yet", {"Retry-After": "1"})
+    async with sessions() as session:
+        return await session.run_sync(due_words, learner_id, on)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from eventstore.testing.scenarios import given
 from examples.wordbook.refusal import Refusal
 from examples.wordbook.vocabulary.entry import Entry, entry_id_of
@@ -52,6 +54,8 @@ def test_a_withdrawn_entry_is_not_published() -> None:
 def test_headwords_that_look_alike_are_the_same() -> None:
     assert entry_id_of("en", "Ice  cream") == entry_id_of("en", "ice cream") == "en-ice-cream"
     assert entry_id_of("ja", "ｱﾒ") == entry_id_of("ja", "アメ") == "ja-アメ"
+    with pytest.raises(Refusal, match="too long"):
+        entry_id_of("ar", "\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}" * 20)
 
 
 def test_every_event_ever_written_can_be_read(golden_events: GoldenEvents) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from examples.wordbook.web import learners
+
 if TYPE_CHECKING:
     from httpx import AsyncClient, Response
 
@@ -41,7 +43,7 @@ async def review(
 
 async def test_a_word_is_taken_and_reviewed(client: AsyncClient) -> None:
     await client.put("/learners/ann", json=ANN)
-    assert (await take_word(client)).status_code == 204
+    assert (await take_word(client)).status_code == 200
     answer = (await review(client)).json()
     assert (answer["due_on"], answer["streak_days"]) == ("2025-04-02", 1)
 
@@ -59,9 +61,10 @@ async def test_a_review_whose_reply_was_lost(client: AsyncClient) -> None:
 
 
 async def test_enrolling_and_taking_twice_changes_nothing(client: AsyncClient) -> None:
-    for _ in range(2):
-        assert (await client.put("/learners/ann", json=ANN)).status_code == 204
-        assert (await take_word(client)).status_code == 204
+    enrolled, taken = await client.put("/learners/ann", json=ANN), await take_word(client)
+    assert taken.json()["position"] > enrolled.json()["position"]
+    assert (await client.put("/learners/ann", json=ANN)).json() == {"position": None}
+    assert (await take_word(client)).json() == {"position": None}
     assert (await client.get("/learners/ann")).json()["words"] == 1
 
 
@@ -77,3 +80,12 @@ async def test_what_is_refused(client: AsyncClient) -> None:
     assert (await take_word(client, "ja-海")).status_code == 409
     await client.delete("/entries/ja-雨", headers={"If-Match": "*"})
     assert (await take_word(client)).status_code == 410
+
+
+async def test_who_waits_for_what_does_not_come(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learners, "PATIENCE_SECONDS", 0.001)
+    response = await client.get(f"/learners/ann/due?on={TODAY}&after=1")
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert (await client.get(f"/learners/ann/due?on={TODAY}")).json() == []

@@ -1,0 +1,44 @@
+"""The tables are kept by subscriptions, one on the feed of each context."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Final
+
+from eventstore.projections import subscription_of
+from eventstore.subscriptions import SubscriptionRunner
+from examples.wordbook import progress, vocabulary
+from examples.wordbook.progress.events import registry as progress_registry
+from examples.wordbook.study.projections import Cards, Words
+from examples.wordbook.vocabulary.events import registry as vocabulary_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy import Engine
+
+WORDS: Final = subscription_of(Words(), vocabulary_registry, schema=vocabulary.SCHEMA)
+CARDS: Final = subscription_of(Cards(), progress_registry, schema=progress.SCHEMA)
+
+
+def runners(engine: Engine) -> list[SubscriptionRunner]:
+    """Return what keeps the tables; any number of processes may run them."""
+    return [
+        SubscriptionRunner(engine, [WORDS], registry=vocabulary_registry, schema=vocabulary.SCHEMA),
+        SubscriptionRunner(engine, [CARDS], registry=progress_registry, schema=progress.SCHEMA),
+    ]
+
+
+@contextmanager
+def kept(engine: Engine) -> Iterator[None]:
+    """Keep the tables up to date, by threads, until the end of the block."""
+    with ExitStack() as stack:
+        for runner in runners(engine):
+            stack.enter_context(runner)
+        yield
+
+
+def catch_up(engine: Engine) -> None:
+    """Bring the tables up to date once."""
+    for runner in runners(engine):
+        runner.run_until_current()
