@@ -128,6 +128,7 @@ async def take_word(
     entries: InEntries,
 ) -> Recorded:
     """Learn a word that the vocabulary has published; again, it changes nothing."""
+    # It may be withdrawn a moment later all the same: what is due leaves out such words.
     if not (await existing(entries, entry_id)).published:
         raise Refusal("the entry is not published yet")
     command = TakeWord(entry_id, body.on)

@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from eventstore import (
     ConcurrencyConflict,
     ConnectionUnusable,
-    IdempotencyMismatch,
     StreamDeleted,
     StreamNotFound,
     TransactionConflict,
@@ -36,7 +35,6 @@ def install(app: FastAPI) -> None:
         (ConcurrencyConflict, late),
         (StreamNotFound, missing),
         (StreamDeleted, gone),
-        (IdempotencyMismatch, key_used),
         (TransactionConflict, busy),
         (ConnectionUnusable, busy),
         (Refusal, refused),
@@ -90,11 +88,6 @@ async def gone(_request: Request, error: Exception) -> JSONResponse:
     """It was there, and is closed for good."""
     assert isinstance(error, StreamDeleted)
     return problem(410, "it was deleted", deleted_at=error.deleted_at.isoformat())
-
-
-async def key_used(_request: Request, _error: Exception) -> JSONResponse:
-    """A key names one request for ever (draft-ietf-httpapi-idempotency-key-header, section 2.7)."""
-    return problem(422, "this Idempotency-Key belongs to another request")
 
 
 async def busy(_request: Request, _error: Exception) -> JSONResponse:

@@ -152,5 +152,15 @@ def test_two_devices_review_different_words_at_once(*, practised_before: bool) -
     assert events.count(PRACTISED) == 1
 
 
+def test_a_busy_learner_is_loaded_from_a_snapshot() -> None:
+    learners = Repository(InMemoryEventStore(registry), LEARNERS)
+    learners.execute("ann", Enrol("Ann", "ann@example.org"))
+    for number in range(100):
+        learners.execute("ann", TakeWord(f"ja-{number}", TODAY))
+    loaded = learners.load("ann")
+    assert (loaded.snapshot_version, loaded.version) == (100, 101)
+    assert len(loaded.state.cards) == 100
+
+
 def test_every_event_ever_written_can_be_read(golden_events: GoldenEvents) -> None:
     golden_events.check(registry, samples=[ENROLLED, RAIN_TAKEN, RAIN_KNOWN, PRACTISED])
