@@ -17,15 +17,25 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-WORDS: Final = subscription_of(Words(), vocabulary_registry, schema=vocabulary.SCHEMA)
-CARDS: Final = subscription_of(Cards(), progress_registry, schema=progress.SCHEMA)
+#: The subscription that keeps the cards.
+CARDS: Final = f"{Cards.name}@{Cards.version}"
+
+_KEPT: Final = (
+    (Words(), vocabulary_registry, vocabulary.SCHEMA),
+    (Cards(), progress_registry, progress.SCHEMA),
+)
 
 
 def runners(engine: Engine) -> list[SubscriptionRunner]:
     """Return what keeps the tables; any number of processes may run them."""
     return [
-        SubscriptionRunner(engine, [WORDS], registry=vocabulary_registry, schema=vocabulary.SCHEMA),
-        SubscriptionRunner(engine, [CARDS], registry=progress_registry, schema=progress.SCHEMA),
+        SubscriptionRunner(
+            engine,
+            [subscription_of(projection, registry, schema=schema)],
+            registry=registry,
+            schema=schema,
+        )
+        for projection, registry, schema in _KEPT
     ]
 
 

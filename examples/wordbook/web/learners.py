@@ -165,7 +165,7 @@ async def due(
 ) -> list[DueWord]:
     """Show what is to be reviewed; with ``after``, as it is behind the event at that position."""
     if after is not None and not await wait_for_async(
-        engine, CARDS.name, after, PATIENCE_SECONDS, schema=SCHEMA
+        engine, CARDS, after, PATIENCE_SECONDS, schema=SCHEMA
     ):
         raise HTTPException(503, "it is not there yet", {"Retry-After": "1"})
     async with sessions() as session:
