@@ -18,16 +18,32 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import MetaData, Select, String, Table, Text, column, func, literal, select, table
-from sqlalchemy.dialects.postgresql import OID
+from sqlalchemy import (
+    MetaData,
+    Select,
+    String,
+    Table,
+    Text,
+    cast,
+    column,
+    func,
+    literal,
+    select,
+    table,
+    tuple_,
+    union,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, OID, REGCLASS
 from sqlalchemy.schema import CreateSchema, DropSchema
 
+from eventstore.errors import SubscriptionError
+from eventstore.operations.privileges import open_schema
 from eventstore.operations.statements import parameter, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import Connection, ForeignKeyConstraint
+    from sqlalchemy import Connection, Constraint, ForeignKeyConstraint, Index
 
     from eventstore.operations.projections import ProjectionVersion
 
@@ -124,7 +140,8 @@ def create_tables(connection: Connection, tables: Sequence[Table], schemas: Sequ
             referred_schema_fn=_referred_schema(targets, given),
         )
     copies = [metadata.tables[f"{schema}.{each.name}"] for each, schema in targets.items()]
-    for copy in copies:
+    for each, copy in zip(tables, copies, strict=True):
+        _keep_names(each, copy)
         _forget_outer_references(copy, copies)
     metadata.create_all(connection, tables=copies)
 
@@ -134,6 +151,7 @@ def move_aside(connection: Connection, version: ProjectionVersion) -> None:
     for home, name in version.tables:
         target = aside(home, version.name, version.version)
         connection.execute(CreateSchema(target, if_not_exists=True))
+        open_schema(connection, (home, name), target)
         _move(connection, home, name, target)
 
 
@@ -147,6 +165,23 @@ def drop_aside(connection: Connection, version: ProjectionVersion) -> None:
     """Drop the schemas of a version that isn't live, with all that is in them."""
     for schema in {aside(home, version.name, version.version) for home, _ in version.tables}:
         connection.execute(DropSchema(schema, cascade=True, if_exists=True))
+
+
+def refuse_dependents(connection: Connection, version: ProjectionVersion) -> None:
+    """Raise SubscriptionError if views or foreign keys outside would stay with tables that leave.
+
+    They know a table by its identity and not by its name, and would show or check an old one.
+    """
+    homes, names = zip(*version.tables, strict=True) if version.tables else ((), ())
+    values = {"schemas": list(homes), "names": list(names)}
+    rows = run(connection, _dependents(), values, schema=None).scalars()
+    dependents = sorted(rows)
+    if dependents:
+        raise SubscriptionError(
+            version.name,
+            f"its tables are referred to by {', '.join(dependents)}; drop that before the switch, "
+            "and make it again behind it, in the same transaction",
+        )
 
 
 def _move(connection: Connection, schema: str, name: str, target: str) -> None:
@@ -186,6 +221,60 @@ def _found() -> Select[Any]:
 
 
 @cache
+def _dependents() -> Select[Any]:
+    """Views over tables (pg_rewrite), and tables outside whose foreign keys name one."""
+    classes = table(
+        "pg_class",
+        column("oid", OID),
+        column("relname", Text),
+        column("relnamespace", OID),
+        schema="pg_catalog",
+    )
+    schemas = table(
+        "pg_namespace", column("oid", OID), column("nspname", Text), schema="pg_catalog"
+    )
+    given = (
+        func.unnest(
+            cast(parameter("schemas", ARRAY(Text)), ARRAY(Text)),
+            cast(parameter("names", ARRAY(Text)), ARRAY(Text)),
+        )
+        .table_valued("schema", "name")
+        .render_derived("given")
+    )
+    own = (
+        select(classes.c.oid)
+        .select_from(classes.join(schemas, schemas.c.oid == classes.c.relnamespace))
+        .where(
+            tuple_(schemas.c.nspname, classes.c.relname).in_(select(given.c.schema, given.c.name))
+        )
+        .cte("own")
+    )
+    is_own = select(own.c.oid)
+    rules = table("pg_rewrite", column("oid", OID), column("ev_class", OID), schema="pg_catalog")
+    depends = table(
+        "pg_depend",
+        column("classid", OID),
+        column("objid", OID),
+        column("refobjid", OID),
+        schema="pg_catalog",
+    )
+    constraints = table(
+        "pg_constraint",
+        column("conrelid", OID),
+        column("confrelid", OID),
+        schema="pg_catalog",
+    )
+    views = (
+        select(rules.c.ev_class.label("oid"))
+        .select_from(rules.join(depends, depends.c.objid == rules.c.oid))
+        .where(depends.c.refobjid.in_(is_own))
+    )
+    references = select(constraints.c.conrelid).where(constraints.c.confrelid.in_(is_own))
+    found = union(views, references).subquery("found")
+    return select(cast(cast(found.c.oid, REGCLASS), Text)).where(found.c.oid.not_in(is_own))
+
+
+@cache
 def _prefix_path() -> Select[Any]:
     setting = literal("search_path")
     path = parameter("path", Text).concat(func.current_setting(setting))
@@ -212,6 +301,22 @@ def _referred_schema(
         return given.get(referred, referred) if target is None else target
 
     return schema_of_referred
+
+
+def _keep_names(each: Table, copy: Table) -> None:
+    """Name constraints and indexes as in the models: a convention may have put the schema in."""
+    originals: list[Constraint | Index] = [*each.constraints, *each.indexes]
+    copies: list[Constraint | Index] = [*copy.constraints, *copy.indexes]
+    names = {_shape(item): item.name for item in originals}
+    given = {*names.values()}
+    for item in copies:
+        if item.name not in given:
+            item.name = names.get(_shape(item), item.name)
+
+
+def _shape(item: Constraint | Index) -> tuple[object, ...]:
+    columns = getattr(item, "columns", ())
+    return type(item), tuple(column.name for column in columns)
 
 
 def _forget_outer_references(copy: Table, copies: Sequence[Table]) -> None:

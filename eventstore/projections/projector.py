@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventstore.errors import SubscriptionError
 from eventstore.operations.projection_tables import AT_HOME, aside, homes_of, place, tables_of
@@ -24,6 +24,7 @@ from eventstore.operations.projections import (
 from eventstore.operations.read import read_feed_mark
 from eventstore.operations.transactions import connection_of
 from eventstore.projections.definition import check_projection, subscription_name
+from eventstore.reading import PAGE_SIZE
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema
 from eventstore.subscriptions.definition import PARK, OnFailure, RetryPolicy, Subscription
@@ -39,15 +40,13 @@ if TYPE_CHECKING:
     from eventstore.projections.definition import Projection
     from eventstore.registry import EventRegistry
 
-_PAGE_SIZE: Final = 500
-
 
 def subscription_of(
     projection: Projection,
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
-    batch_size: int = _PAGE_SIZE,
+    batch_size: int = PAGE_SIZE,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     on_failure: OnFailure = PARK,
     lease_seconds: float = 30.0,
@@ -78,7 +77,7 @@ def async_subscription_of(
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
-    batch_size: int = _PAGE_SIZE,
+    batch_size: int = PAGE_SIZE,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
     on_failure: OnFailure = PARK,
     lease_seconds: float = 30.0,
