@@ -19,7 +19,7 @@ from sqlalchemy.orm import sessionmaker
 
 from eventstore.embedded import EmbeddedPostgres
 from examples.wordbook.database import prepare
-from examples.wordbook.study.keeping import catch_up, kept
+from examples.wordbook.study.keeping import bring_up, kept
 from examples.wordbook.web.app import create_app
 from examples.wordbook.words import publish_all
 
@@ -36,7 +36,7 @@ def main() -> None:
         engine = create_engine(url)
         prepare(engine)
         publish_all(sessionmaker(engine))
-        catch_up(engine)  # so that nobody is shown less than there is
+        bring_up(engine)  # so that nobody is shown less than there is
         with kept(engine), suppress(KeyboardInterrupt):
             asyncio.run(serve(url, arguments.port))
         engine.dispose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
-from eventstore.projections import subscription_of
+from eventstore.projections import rebuild, subscription_of
 from eventstore.subscriptions import SubscriptionRunner
 from examples.wordbook import progress, vocabulary
 from examples.wordbook.progress.events import registry as progress_registry
@@ -48,7 +48,11 @@ def kept(engine: Engine) -> Iterator[None]:
         yield
 
 
-def catch_up(engine: Engine) -> None:
-    """Bring the tables up to date once."""
-    for runner in runners(engine):
-        runner.run_until_current()
+def bring_up(engine: Engine) -> None:
+    """Bring the tables up to date; run it where the application is deployed.
+
+    Where a projection's version was raised, new tables are built beside those that learners are
+    shown, and take their place once they are complete.
+    """
+    for projection, registry, schema in _KEPT:
+        rebuild(engine, projection, registry, schema=schema)
