@@ -26,33 +26,23 @@ _KEPT: Final = (
 )
 
 
-def runners(engine: Engine) -> list[SubscriptionRunner]:
-    """Return what keeps the tables; any number of processes may run them."""
-    return [
-        SubscriptionRunner(
-            engine,
-            [subscription_of(projection, registry, schema=schema)],
-            registry=registry,
-            schema=schema,
-        )
-        for projection, registry, schema in _KEPT
-    ]
-
-
 @contextmanager
 def kept(engine: Engine) -> Iterator[None]:
-    """Keep the tables up to date, by threads, until the end of the block."""
+    """Keep the tables up to date until the end of the block; any number of processes may do it."""
     with ExitStack() as stack:
-        for runner in runners(engine):
-            stack.enter_context(runner)
+        for projection, registry, schema in _KEPT:
+            subscription = subscription_of(projection, registry, schema=schema)
+            stack.enter_context(
+                SubscriptionRunner(engine, [subscription], registry=registry, schema=schema)
+            )
         yield
 
 
 def bring_up(engine: Engine) -> None:
     """Bring the tables up to date; run it where the application is deployed.
 
-    Where a projection's version was raised, new tables are built beside those that learners are
-    shown, and take their place once they are complete.
+    Where a projection's version was raised, new tables are built beside those that are shown, and
+    take their place once they are complete.
     """
     for projection, registry, schema in _KEPT:
         rebuild(engine, projection, registry, schema=schema)
