@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 #: The subscription that keeps the cards.
 CARDS: Final = f"{Cards.name}@{Cards.version}"
 
-_KEPT: Final = (
+#: Each projection, with the registry and the schema of the store that it reads.
+KEPT: Final = (
     (Words(), vocabulary_registry, vocabulary.SCHEMA),
     (Cards(), progress_registry, progress.SCHEMA),
 )
@@ -30,7 +31,7 @@ _KEPT: Final = (
 def kept(engine: Engine) -> Iterator[None]:
     """Keep the tables up to date until the end of the block; any number of processes may do it."""
     with ExitStack() as stack:
-        for projection, registry, schema in _KEPT:
+        for projection, registry, schema in KEPT:
             subscription = subscription_of(projection, registry, schema=schema)
             stack.enter_context(
                 SubscriptionRunner(engine, [subscription], registry=registry, schema=schema)
@@ -44,5 +45,5 @@ def bring_up(engine: Engine) -> None:
     Where a projection's version was raised, new tables are built beside those that are shown, and
     take their place once they are complete.
     """
-    for projection, registry, schema in _KEPT:
+    for projection, registry, schema in KEPT:
         rebuild(engine, projection, registry, schema=schema)

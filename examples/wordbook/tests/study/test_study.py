@@ -89,7 +89,7 @@ def test_a_new_version_is_built_beside_what_is_shown(
             shown_meanwhile.append(headwords(engine))
 
     kept = (LoudWords(), vocabulary_registry, vocabulary.SCHEMA)
-    monkeypatch.setattr(keeping, "_KEPT", (kept,))
+    monkeypatch.setattr(keeping, "KEPT", (kept,))
     bring_up(engine)
 
     assert shown_meanwhile == [["海", "雨"]] * len(WORDS)
