@@ -35,6 +35,10 @@ $(DEMO_READY): pyproject.toml Makefile
 demo: $(DEMO_READY) ## The main job on real input: a week of flights as events, on an embedded PostgreSQL
 	$(BIN)/python -m examples.flights
 
+.PHONY: example
+example: $(READY) ## The example application: http://127.0.0.1:8000/docs, on an embedded PostgreSQL; args="--port 0"
+	$(BIN)/python -m examples.wordbook $(args)
+
 .PHONY: fmt
 fmt: $(READY) ## Format the code
 	$(BIN)/ruff check --fix --quiet .

@@ -358,6 +358,7 @@ def repositories(store: EventStore, sessions: sessionmaker[Session]) -> None:
     outcome = decided.execute("1", Place(order_id="7"), commutes=[OrderPlaced, "order-placed"])
     assert_type(outcome.aggregate.state, int)
     decided.execute("1", Place(order_id="7"), commutes=lambda missed: missed.event_version > 1)
+    decided.execute("1", Place(order_id="7"), expected_version=STREAM_EXISTS)
     Repository(store, counts, retries=Retries(attempts=3), sleep=print)
     assert_type(store.load_stream("s", "cart", idempotency_key="k"), LoadedStream)
 
