@@ -2,13 +2,15 @@
 
 It listens on the loopback interface only, at http://127.0.0.1:8000; ``/docs`` shows what it
 understands. Ctrl-C ends it, and with it the temporary database; ``--data-dir`` names a folder that
-keeps the data, ``--database-url`` a database of yours.
+keeps the data, ``--database-url`` a database of yours. What is kept longer needs a key that is:
+``EVENTSTORE_MASTER_KEY``, see ``docs/how-to/personal-data.md``.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import sessionmaker
 
 from eventstore.embedded import EmbeddedPostgres
+from eventstore.personal import MasterKeys
 from examples.wordbook.database import prepare
+from examples.wordbook.progress.events import registry
 from examples.wordbook.study.keeping import bring_up, kept
 from examples.wordbook.web.app import create_app
 from examples.wordbook.words import publish_all
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Prepare the database, keep the projections, and serve."""
     arguments = parse_arguments()
+    registry.use_keys(master_keys(arguments))
     with database(arguments) as url:
         engine = create_engine(url)
         prepare(engine)
@@ -60,6 +65,13 @@ def database(arguments: argparse.Namespace) -> Iterator[URL]:
         return
     with EmbeddedPostgres(arguments.data_dir) as server:
         yield server.url()
+
+
+def master_keys(arguments: argparse.Namespace) -> MasterKeys:
+    """Return what the learners' keys are kept by; a temporary database needs no lasting ones."""
+    if arguments.database_url is None and arguments.data_dir is None:
+        return MasterKeys(os.urandom(32))
+    return MasterKeys.from_environment()
 
 
 async def serve(url: URL, port: int) -> None:

@@ -7,10 +7,12 @@ decided, never what was.
 from __future__ import annotations
 
 from datetime import date  # noqa: TC003 - pydantic reads it
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
 from eventstore import EventRegistry
+from eventstore.personal import Personal, personal
 
 registry = EventRegistry()
 
@@ -23,10 +25,11 @@ class Fact(BaseModel):
 
 @registry.register("learner-enrolled")
 class LearnerEnrolled(Fact):
-    """Somebody wants to learn."""
+    """Somebody wants to learn. Who it is can be forgotten: then the rest says it of nobody."""
 
-    name: str
-    email: str
+    learner_id: str
+    name: Annotated[Personal[str], personal(subject="learner_id")]
+    email: Annotated[Personal[str], personal(subject="learner_id")]
 
 
 @registry.register("word-taken")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from eventstore import AggregateType, Decider, EveryEvents, Snapshots
+from eventstore.personal import Personal, personal
 from examples.wordbook.progress.events import (
     DayPractised,
     LearnerEnrolled,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 class Enrol:
     """Begin to learn."""
 
+    learner_id: str
     name: str
     email: str
 
@@ -55,7 +57,8 @@ Event: TypeAlias = LearnerEnrolled | WordTaken | WordReviewed | DayPractised
 class Learner:
     """What decisions need to know of a learner."""
 
-    is_enrolled: bool = False
+    learner_id: str = ""  #: empty before the enrolment
+    name: Annotated[Personal[str], personal(subject="learner_id")] = field(default="", repr=False)
     cards: dict[str, Card] = field(default_factory=dict)  #: by entry
     practised_on: date | None = None  #: the last day
     streak_days: int = 0  #: so many days in a row, up to that one
@@ -64,10 +67,10 @@ class Learner:
 def decide(command: Command, learner: Learner) -> Iterator[Event]:
     """Say what follows from the command."""
     match command:
-        case Enrol(name, email):
-            if not learner.is_enrolled:
-                yield LearnerEnrolled(name=name, email=email)
-        case _ if not learner.is_enrolled:
+        case Enrol(learner_id, name, email):
+            if not learner.learner_id:
+                yield LearnerEnrolled(learner_id=learner_id, name=name, email=email)
+        case _ if not learner.learner_id:
             raise Refusal("whoever learns enrols first")
         case TakeWord(entry_id, on):
             if entry_id not in learner.cards:
@@ -103,8 +106,8 @@ def _practise(learner: Learner, on: date) -> DayPractised:
 def evolve(learner: Learner, event: Event) -> Learner:
     """Return what is known once the event has happened."""
     match event:
-        case LearnerEnrolled():
-            return replace(learner, is_enrolled=True)
+        case LearnerEnrolled(learner_id=learner_id, name=name):
+            return replace(learner, learner_id=learner_id, name=name)
         case WordTaken(entry_id=entry_id, due_on=due_on):
             return replace(learner, cards=learner.cards | {entry_id: Card(due_on=due_on)})
         case WordReviewed():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sqlalchemy import delete
+
+from eventstore.personal import SubjectForgotten
 from eventstore.projections import Projection, handles
 from examples.wordbook.progress.events import WordReviewed, WordTaken
 from examples.wordbook.study.tables import CardRow, WordRow
@@ -74,3 +77,7 @@ class Cards(Projection):
                 due_on=event.event_data.due_on,
             )
         )
+
+    @handles(SubjectForgotten)
+    def _forgotten(self, event: EventEnvelope[SubjectForgotten], session: Session) -> None:
+        session.execute(delete(CardRow).where(CardRow.learner_id == event.event_data.subject_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import httpx
@@ -15,15 +16,23 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
+from eventstore.personal import MasterKeys
 from eventstore.testing.databases import temporary_database
 from eventstore.testing.rollback import rolled_back_async_sessions
 from examples.wordbook.database import prepare
+from examples.wordbook.progress.events import registry
 from examples.wordbook.web.app import create_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from sqlalchemy import URL
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _master_key() -> None:
+    """Give the learners' events a key by which persons' keys are kept."""
+    registry.use_keys(MasterKeys(os.urandom(32)))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+
+from eventstore.personal import MASTER_KEY_VARIABLE, MasterKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +34,7 @@ def running(database: URL) -> Iterator[str]:
     with subprocess.Popen(
         [sys.executable, "-m", "examples.wordbook", "--port", "0", "--database-url", url],
         cwd=ROOT,
+        env=os.environ | {MASTER_KEY_VARIABLE: MasterKeys.generate()},
         stderr=subprocess.PIPE,
         text=True,
     ) as process:

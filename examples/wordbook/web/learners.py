@@ -14,6 +14,7 @@ from eventstore import (
     StreamNotFound,
     async_event_store,
 )
+from eventstore.personal import Erased
 from eventstore.subscriptions import wait_for_async
 from examples.wordbook.progress import SCHEMA
 from examples.wordbook.progress.events import WordReviewed, registry
@@ -68,6 +69,7 @@ class Answer(BaseModel):
 class LearnerView(BaseModel):
     """Where a learner stands."""
 
+    name: str
     words: int
     streak_days: int
     practised_on: date | None
@@ -103,7 +105,7 @@ router = APIRouter(prefix="/learners", tags=["progress"])
 @router.put("/{learner_id}")
 async def enrol(learner_id: LearnerId, body: Enrolment, learners: InLearners) -> Recorded:
     """Begin to learn; again, it changes nothing."""
-    outcome = await learners.execute(learner_id, Enrol(body.name, body.email))
+    outcome = await learners.execute(learner_id, Enrol(learner_id, body.name, body.email))
     return Recorded(position=max(outcome.positions, default=None))
 
 
@@ -115,8 +117,19 @@ async def show(learner_id: LearnerId, learners: InLearners) -> LearnerView:
         raise StreamNotFound(LEARNERS.stream_of(learner_id))
     state = learner.state
     return LearnerView(
-        words=len(state.cards), streak_days=state.streak_days, practised_on=state.practised_on
+        name="" if isinstance(state.name, Erased) else state.name,
+        words=len(state.cards),
+        streak_days=state.streak_days,
+        practised_on=state.practised_on,
     )
+
+
+@router.delete("/{learner_id}", status_code=204)
+async def forget(learner_id: LearnerId, sessions: Sessions) -> None:
+    """Forget who the learner was: what is personal can be read nowhere any more."""
+    async with async_event_store(sessions, registry, schema=SCHEMA) as store:
+        await store.delete_stream(LEARNERS.stream_of(learner_id))
+        await store.forget(learner_id)
 
 
 @router.put("/{learner_id}/words/{entry_id}")

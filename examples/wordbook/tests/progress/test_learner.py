@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eventstore import EventEnvelope, InMemoryEventStore, Repository
+from eventstore.personal import SubjectForgotten
 from eventstore.testing.races import Race, pausing
 from eventstore.testing.scenarios import given
 from examples.wordbook.progress.events import (
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 TODAY = date(2025, 4, 1)
 TOMORROW = TODAY + timedelta(days=1)
 
-ENROLLED = LearnerEnrolled(name="Ann", email="ann@example.org")
+ENROLLED = LearnerEnrolled(learner_id="ann", name="Ann", email="ann@example.org")
 RAIN_TAKEN = WordTaken(entry_id="ja-雨", due_on=TODAY)
 SEA_TAKEN = WordTaken(entry_id="ja-海", due_on=TODAY)
 RAIN_KNOWN = WordReviewed(
@@ -53,7 +54,7 @@ PRACTISED = DayPractised(day=TODAY, streak_days=1)
 
 
 def test_whoever_learns_enrols_first_and_once() -> None:
-    enrol = Enrol("Ann", "ann@example.org")
+    enrol = Enrol("ann", "Ann", "ann@example.org")
     given(learner).when(enrol, enrol).then(ENROLLED)
     given(learner).when(TakeWord("ja-雨", TODAY)).then_raises(Refusal)
 
@@ -114,7 +115,7 @@ def test_a_hard_word_is_never_multiplied_by_less_than_its_bound() -> None:
         (Review("ja-海", 5, TODAY), RAIN_KNOWN, True),
         (Review("ja-雨", 5, TODAY), RAIN_KNOWN, False),
         (Review("ja-海", 5, TODAY), PRACTISED, False),
-        (Enrol("Ann", "ann@example.org"), ENROLLED, False),
+        (Enrol("ann", "Ann", "ann@example.org"), ENROLLED, False),
     ],
 )
 def test_what_commutes(command: Command, missed: Event, *, commutes: bool) -> None:
@@ -127,7 +128,7 @@ def test_two_devices_review_different_words_at_once(*, practised_before: bool) -
     """What the second one has decided stands, unless both have begun the day."""
     store = InMemoryEventStore(registry)
     learners = Repository(store, LEARNERS)
-    learners.execute("ann", Enrol("Ann", "ann@example.org"))
+    learners.execute("ann", Enrol("ann", "Ann", "ann@example.org"))
     for entry_id in ("ja-朝", "ja-雨", "ja-海"):
         learners.execute("ann", TakeWord(entry_id, TODAY))
     if practised_before:
@@ -154,7 +155,7 @@ def test_two_devices_review_different_words_at_once(*, practised_before: bool) -
 
 def test_a_busy_learner_is_loaded_from_a_snapshot() -> None:
     learners = Repository(InMemoryEventStore(registry), LEARNERS)
-    learners.execute("ann", Enrol("Ann", "ann@example.org"))
+    learners.execute("ann", Enrol("ann", "Ann", "ann@example.org"))
     for number in range(100):
         learners.execute("ann", TakeWord(f"ja-{number}", TODAY))
     loaded = learners.load("ann")
@@ -163,4 +164,13 @@ def test_a_busy_learner_is_loaded_from_a_snapshot() -> None:
 
 
 def test_every_event_ever_written_can_be_read(golden_events: GoldenEvents) -> None:
-    golden_events.check(registry, samples=[ENROLLED, RAIN_TAKEN, RAIN_KNOWN, PRACTISED])
+    golden_events.check(
+        registry,
+        samples=[
+            ENROLLED,
+            RAIN_TAKEN,
+            RAIN_KNOWN,
+            PRACTISED,
+            SubjectForgotten(subject_id="ann"),
+        ],
+    )

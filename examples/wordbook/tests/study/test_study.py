@@ -41,7 +41,7 @@ def engine(committed_wordbook: URL) -> Iterator[Engine]:
     publish_all(sessions)
     with event_store(sessions, progress_registry, schema=progress.SCHEMA) as store:
         learners = Repository(store, LEARNERS)
-        learners.execute("ann", Enrol("Ann", "ann@example.org"))
+        learners.execute("ann", Enrol("ann", "Ann", "ann@example.org"))
         learners.execute("ann", TakeWord("ja-雨", TODAY))
         learners.execute("ann", TakeWord("ja-海", TODAY))
     yield engine
@@ -94,6 +94,14 @@ def test_a_new_version_is_built_beside_what_is_shown(
 
     assert shown_meanwhile == [["海", "雨"]] * len(WORDS)
     assert headwords(engine) == ["海!", "雨!"]
+
+
+def test_a_learner_who_is_forgotten_has_no_cards(engine: Engine) -> None:
+    bring_up(engine)
+    with event_store(sessionmaker(engine), progress_registry, schema=progress.SCHEMA) as store:
+        store.forget("ann")
+    bring_up(engine)
+    assert headwords(engine) == []
 
 
 def test_publishing_again_changes_nothing(engine: Engine) -> None:

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from eventstore import AsyncSqlAlchemyEventStore, ReadOptions
+from eventstore.personal import Erased
+from examples.wordbook.progress import SCHEMA
+from examples.wordbook.progress.events import WordTaken, registry
 from examples.wordbook.web import learners
 
 if TYPE_CHECKING:
     from httpx import AsyncClient, Response
+    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 pytestmark = pytest.mark.asyncio
 
@@ -48,7 +53,12 @@ async def test_a_word_is_taken_and_reviewed(client: AsyncClient) -> None:
     assert (answer["due_on"], answer["streak_days"]) == ("2025-04-02", 1)
 
     shown = await client.get("/learners/ann")
-    assert shown.json() == {"words": 1, "streak_days": 1, "practised_on": "2025-04-01"}
+    assert shown.json() == {
+        "name": "Ann",
+        "words": 1,
+        "streak_days": 1,
+        "practised_on": "2025-04-01",
+    }
 
 
 async def test_a_review_whose_reply_was_lost(client: AsyncClient) -> None:
@@ -89,3 +99,19 @@ async def test_who_waits_for_what_does_not_come(
     response = await client.get(f"/learners/ann/due?on={TODAY}&after=1")
     assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
     assert (await client.get(f"/learners/ann/due?on={TODAY}")).json() == []
+
+
+async def test_a_learner_is_forgotten(
+    client: AsyncClient, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    await client.put("/learners/ann", json=ANN)
+    await take_word(client)
+    assert (await client.delete("/learners/ann")).status_code == 204
+
+    assert (await client.get("/learners/ann")).status_code == 410
+    async with sessions() as session:
+        store = AsyncSqlAlchemyEventStore(session, registry, schema=SCHEMA)
+        events = store.read_stream("learner-ann", ReadOptions(include_deleted=True))
+        enrolled, taken = [event.event_data async for event in events]
+    assert (enrolled.name, enrolled.email) == (Erased("ann"), Erased("ann"))
+    assert taken == WordTaken(entry_id="ja-雨", due_on=TODAY)
