@@ -120,11 +120,14 @@ def import_batch(
     personal data of a subject that is forgotten. TypeError, ValueError and
     :class:`SerializationError` come with a note that names the event that can't be encoded.
     """
+    # So an import whose first events can't be stored ends before it has a connection.
+    ahead = look_up or codec.personal
+    encoded = [_encode(each, codec) for each in batch] if ahead else None
     connection = connection_of(session)
     schema = schema_of(connection, schema)
     use_utf8(connection)
     keys = _keys(batch)
-    encode, refusal = _encoder(connection, batch, codec, schema=schema)
+    encode, refusal = _encoder(connection, batch, encoded, codec, schema=schema)
     events = _leave_out_repeats(batch, encode)
     recorded, known = None, _Known([], 0)
     if not look_up and refusal is None:
@@ -173,22 +176,20 @@ class _Known(NamedTuple):
 def _encoder(
     connection: Connection,
     batch: Sequence[SourceEvent],
+    encoded: Sequence[EncodedEvent] | None,
     codec: PayloadCodec,
     *,
     schema: str | None,
 ) -> tuple[_Encode, SubjectErased | None]:
     """Return what encodes the batch's events, and what forbids to store some of them.
 
-    Where there may be personal data all of them are encoded first: the keys that seal it can't be
-    asked for while COPY has the connection.
+    What is personal is sealed now: its keys can't be asked for while COPY has the connection.
     """
-    if not codec.personal:
+    if encoded is None:
         return partial(_encode, codec=codec), None
-    events, refusal = seal_events(
-        connection, [_encode(each, codec) for each in batch], codec, schema=schema
-    )
-    sealed = {each.number: event for each, event in zip(batch, events, strict=True)}
-    return (lambda each: sealed[each.number]), refusal
+    sealed, refusal = seal_events(connection, encoded, codec, schema=schema)
+    by_number = {each.number: event for each, event in zip(batch, sealed, strict=True)}
+    return (lambda each: by_number[each.number]), refusal
 
 
 def _encode(each: SourceEvent, codec: PayloadCodec) -> EncodedEvent:
