@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from sqlalchemy import ColumnElement, Select, func, select, true
 
-from eventstore.operations import fence
+from eventstore.operations import fence, tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def writers_without_lock() -> Iterator[None]:
     statements = _append._append_statement, _append._recording_statement
     for statement in statements:
         statement.cache_clear()
-    with patch.object(_append, "lock_of_writer", _no_lock):
+    with patch.object(tags, "lock_of_writer", _no_lock):
         yield
     for statement in statements:
         statement.cache_clear()
