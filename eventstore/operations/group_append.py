@@ -1,8 +1,8 @@
 """Append the batches of many callers by one statement, each batch with an outcome of its own.
 
-The statement is that of :mod:`~eventstore.operations.append`, for many streams: fence, then the
-streams' rows in the order of their ids, then the events, each step fed by the one before. Every
-stream is held to the version that the statement's snapshot shows, whatever the caller accepts.
+The statement is that of :mod:`~eventstore.operations.append_statement`, for many streams: locks,
+then the streams' rows in the order of their ids, then the events, each step fed by the one before.
+Every stream is held to the version that the statement's snapshot shows, whatever the caller accepts.
 
 A stream that the statement leaves alone costs the others nothing. If all that speaks against its
 append is the version, the statement says so: that is the outcome. Everything else (events or keys
@@ -36,7 +36,8 @@ from eventstore.errors import ConnectionUnusable, EventStoreError
 from eventstore.grouping import chains_of
 from eventstore.models import events_table, streams_table
 from eventstore.operations import verdict
-from eventstore.operations.append import append_batch, move_streams, seal_batches
+from eventstore.operations.append import append_batch, seal_batches
+from eventstore.operations.append_statement import move_streams
 from eventstore.operations.commits import announce_committed
 from eventstore.operations.incoming import STORED, incoming, refuse_too_large, row_of
 from eventstore.operations.missed import MissedEvents

@@ -190,7 +190,11 @@ class AppendConditions:
 
     def test_something_has_come_since(self, store: EventStore) -> None:
         stream, tag, other = new_stream(), new_tag(), new_tag()
-        query = Query(QueryItem(tags=[tag], types=["noted"]), QueryItem(types=["b"], tags=[other]))
+        query = Query(
+            QueryItem(tags=[tag], types=["noted"]),
+            QueryItem(types=["b"], tags=[other]),
+            QueryItem(tags=[tag, other, new_tag()]),
+        )
         store.append_to_stream(stream, ANY, [tagged("1", tag)])
         token = store.read_by_query(query).token
         # None of these matches.
@@ -198,6 +202,7 @@ class AppendConditions:
             noted(),
             tagged("", other),
             tagged("", tag, event_type="b"),
+            tagged("", tag, other, event_type="c"),
             tagged("", new_tag()),
         ]
         store.append_to_stream(new_stream(), ANY, harmless)

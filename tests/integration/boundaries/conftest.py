@@ -7,10 +7,24 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import create_engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from tests.fixtures.stores import DEADLINE_SECONDS
+
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from collections.abc import Iterator
+
+    from sqlalchemy import URL, Engine
+
+
+@pytest.fixture
+def engine(committed_database: URL) -> Iterator[Engine]:
+    """An engine on a database of the test's own, where who waits in vain fails in the end."""
+    options = f"-c lock_timeout={DEADLINE_SECONDS}s"
+    engine = create_engine(committed_database, pool_size=40, connect_args={"options": options})
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture

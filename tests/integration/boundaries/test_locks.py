@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import random
 from contextlib import suppress
@@ -23,6 +22,7 @@ from eventstore import (
     migrate,
     no_new,
 )
+from eventstore.operations import append_statement, group_append
 from eventstore.operations.statements import _compile
 from tests.fixtures.courses import event
 from tests.fixtures.stores import in_threads, wait_until_blocked
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.orm import sessionmaker
 
-appending = importlib.import_module("eventstore.operations.append")
-grouping = importlib.import_module("eventstore.operations.group_append")
-
 
 @pytest.mark.parametrize("dialect", [psycopg.dialect(), asyncpg.dialect()])
 def test_an_append_without_tags_sends_no_word_of_them(dialect: Any) -> None:
-    statements = [grouping._group_statement(tagged=False)]
-    for *parts, clash in itertools.product(*[(True, False)] * 4, appending._Clash):
+    statements = [group_append._group_statement(tagged=False)]
+    for *parts, clash in itertools.product(*[(True, False)] * 4, append_statement.Clash):
         exact, creates, keyed, single = parts
-        shape = appending._Shape(exact, creates, keyed, False, single, clash)
-        statements += [appending._append_statement(shape), appending._recording_statement(shape)]
+        shape = append_statement.Shape(exact, creates, keyed, False, single, clash)
+        statements += [
+            append_statement.append_statement(shape),
+            append_statement.recording_statement(shape),
+        ]
     for statement in statements:
         sent = _compile(statement, dialect, None).text
         assert "tag" not in sent
