@@ -2,7 +2,7 @@
 
 The statement is that of :mod:`~eventstore.operations.append_statement`, for many streams: locks,
 then the streams' rows in the order of their ids, then the events, each step fed by the one before.
-Every stream is held to the version that the statement's snapshot shows, whatever the caller accepts.
+Every stream is held to the version that the statement's snapshot shows, whatever callers accept.
 
 A stream that the statement leaves alone costs the others nothing. If all that speaks against its
 append is the version, the statement says so: that is the outcome. Everything else (events or keys
