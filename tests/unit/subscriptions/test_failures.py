@@ -41,6 +41,7 @@ def operational(sqlstate: str | None, *, invalidated: bool = False) -> Operation
         operational("57P03"),
         operational("25006"),
         operational("40P01"),
+        operational(None),
         operational(None, invalidated=True),
         ConnectionUnusable("57P01"),
         TransactionConflict("40001"),
