@@ -79,7 +79,10 @@ def test_a_switch_and_back_under_traffic(bank: Engine) -> None:
     def write(number: int) -> None:
         chance = random.Random(seed + number)
         while not over.is_set():
-            deposit(bank, f"account-{chance.randrange(8)}", 1)
+            position = deposit(bank, f"account-{chance.randrange(8)}", 1)
+            # No faster than it is seen: what piles up only takes time.
+            while not over.wait(0.001) and reads and position > reads[-1][1] + 40:
+                pass
 
     def read() -> None:
         # Of one deposit each, the sum over the accounts tells which version it is.
