@@ -125,16 +125,19 @@ def encode_batches(
     return batches
 
 
-def encode_event(
+def encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:
+    """Return one event as it will be stored; raises what :func:`encode_batch` does."""
+    check_envelope(event)
+    return encode_checked(stream_id, event, codec)
+
+
+def encode_checked(
     stream_id: str, event: AnyEnvelope, codec: PayloadCodec, *, in_context: bool = True
 ) -> EncodedEvent:
-    """Return one event as it will be stored; raises what :func:`encode_batch` does.
+    """Return as :func:`encode_event` an event that :func:`check_envelope` has let through.
 
     ``in_context`` completes the metadata by the context; what happened elsewhere has another one.
     """
-    if not isinstance(event, EventEnvelope):
-        raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
-    _refuse_unchecked_copy(event)
     event_type, event_data = codec.encode(event)
     return EncodedEvent(
         event_id=event.event_id,
@@ -152,8 +155,10 @@ def encode_event(
     )
 
 
-def _refuse_unchecked_copy(event: AnyEnvelope) -> None:
+def check_envelope(event: AnyEnvelope) -> None:
     """Raise TypeError or ValueError for what ``model_copy(update=...)`` has not validated."""
+    if not isinstance(event, EventEnvelope):
+        raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
     if not isinstance(event.event_id, UUID):
         raise TypeError(f"event_id must be a UUID, not {event.event_id!r}")
     if not isinstance(event.metadata, EventMetadata):
