@@ -1,1 +1,6 @@
-pytest_plugins = ("tests.fixtures.database", "tests.fixtures.stores", "tests.fixtures.events")
+pytest_plugins = (
+    "tests.fixtures.database",
+    "tests.fixtures.stores",
+    "tests.fixtures.events",
+    "tests.fixtures.subscriptions",
+)

@@ -14,8 +14,10 @@ from sqlalchemy import (
     Text,
     Update,
     Uuid,
+    and_,
     delete,
     func,
+    literal,
     or_,
     select,
     update,
@@ -23,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from eventstore.models import parked_table, subscriptions_table
+from eventstore.operations.checkpoints import storable
 from eventstore.operations.deliveries import partition_of
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
     from eventstore.operations.deliveries import StoredEvent
@@ -75,8 +79,8 @@ def park_stream(
         "event_version": event.version,
         "event_id": event.event_id,
         # What PostgreSQL can't store must not keep a stream from being parked.
-        "error": _storable(error),
-        "traceback": _storable(traceback),
+        "error": storable(error),
+        "traceback": storable(traceback),
         "attempts": attempts,
     }
     run(connection, _park(), values, schema=schema_of(connection, schema))
@@ -106,22 +110,56 @@ def list_parked(
     ]
 
 
-def stop_parking(session: Session, parked: ParkedStream, *, schema: str | None) -> int:
-    """Let the stream flow again, and return the checkpoint behind which it does.
+def checkpoint_of_stream(
+    session: Session, parked: ParkedStream, *, hold: bool, schema: str | None
+) -> int:
+    """Return the checkpoint of the stream's partition: up to it, its events were passed over.
 
-    The partition's row stays locked until the caller commits: up to that checkpoint its worker has
-    passed the stream's events over, and what it is about to pass over now it must read again.
+    ``hold`` keeps it where it is until the caller commits, and makes the partition's worker read
+    anew what it is passing over now: from here on the stream can be let go.
     """
     connection = connection_of(session)
     values = {"subscription": parked.subscription, "stream_id": parked.stream_id}
-    schema = schema_of(connection, schema)
-    checkpoint: int = run(connection, _count_release(), values, schema=schema).scalar_one()
-    run(connection, _forget(), values, schema=schema)
+    statement = _hold() if hold else _checkpoint()
+    rows = run(connection, statement, values, schema=schema_of(connection, schema))
+    checkpoint: int = rows.scalar_one()
     return checkpoint
 
 
-def _storable(text: str) -> str:
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+def move_parked(
+    session: Session, parked: ParkedStream, event: StoredEvent, *, schema: str | None
+) -> None:
+    """Let the stream wait from a later event on: those before it were handled."""
+    values = {
+        "subscription": parked.subscription,
+        "stream_id": parked.stream_id,
+        "position": event.position,
+        "event_version": event.version,
+        "event_id": event.event_id,
+    }
+    connection = connection_of(session)
+    run(connection, _move(), values, schema=schema_of(connection, schema))
+
+
+def note_replay(
+    session: Session, parked: ParkedStream, error: str, traceback: str, *, schema: str | None
+) -> None:
+    """Note that one more attempt has failed, at the event from which the stream waits."""
+    values = {
+        "subscription": parked.subscription,
+        "stream_id": parked.stream_id,
+        "error": storable(error),
+        "traceback": storable(traceback),
+    }
+    connection = connection_of(session)
+    run(connection, _note(), values, schema=schema_of(connection, schema))
+
+
+def forget_parked(session: Session, parked: ParkedStream, *, schema: str | None) -> None:
+    """Let the stream flow again, from the checkpoint that is held on."""
+    values = {"subscription": parked.subscription, "stream_id": parked.stream_id}
+    connection = connection_of(session)
+    run(connection, _forget(), values, schema=schema_of(connection, schema))
 
 
 @cache
@@ -161,23 +199,64 @@ def _list(*, lock: bool) -> Select[Any]:
     return query.with_for_update() if lock else query
 
 
-@cache
-def _count_release() -> Update:
+def _is_partition_of_stream() -> ColumnElement[bool]:
     row = subscriptions_table.c
+    return and_(
+        row.name == parameter("subscription", String),
+        row.partition == partition_of(parameter("stream_id", String), row.partitions),
+    )
+
+
+@cache
+def _checkpoint() -> Select[Any]:
+    return select(subscriptions_table.c.checkpoint).where(_is_partition_of_stream())
+
+
+@cache
+def _hold() -> Update:
     return (
         update(subscriptions_table)
-        .where(
-            row.name == parameter("subscription", String),
-            row.partition == partition_of(parameter("stream_id", String), row.partitions),
+        .where(_is_partition_of_stream())
+        .values(releases=subscriptions_table.c.releases + 1)
+        .returning(subscriptions_table.c.checkpoint)
+    )
+
+
+def _is_parked() -> ColumnElement[bool]:
+    return and_(
+        parked_table.c.subscription == parameter("subscription", String),
+        parked_table.c.stream_id == parameter("stream_id", String),
+    )
+
+
+@cache
+def _move() -> Update:
+    return (
+        update(parked_table)
+        .where(_is_parked())
+        .values(
+            position=parameter("position", BigInteger),
+            event_version=parameter("event_version", BigInteger),
+            event_id=parameter("event_id", Uuid),
+            attempts=literal(0),
         )
-        .values(releases=row.releases + 1)
-        .returning(row.checkpoint)
+    )
+
+
+@cache
+def _note() -> Update:
+    return (
+        update(parked_table)
+        .where(_is_parked())
+        .values(
+            error=parameter("error", Text),
+            traceback=parameter("traceback", Text),
+            attempts=parked_table.c.attempts + 1,
+            last_attempt_at=func.clock_timestamp(),
+        )
     )
 
 
 @cache
 def _forget() -> Delete:
-    return delete(parked_table).where(
-        parked_table.c.subscription == parameter("subscription", String),
-        parked_table.c.stream_id == parameter("stream_id", String),
-    )
+    return delete(parked_table).where(_is_parked())

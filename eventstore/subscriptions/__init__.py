@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from eventstore.operations.parking import ParkedStream
+from eventstore.operations.status import FenceHolder, PartitionStatus
+from eventstore.subscriptions.aio_notifications import AsyncCommitNotifier
+from eventstore.subscriptions.aio_runner import AsyncSubscriptionRunner
 from eventstore.subscriptions.definition import (
     BEGINNING,
     NOW,
@@ -14,7 +18,16 @@ from eventstore.subscriptions.definition import (
     RetryPolicy,
     Subscription,
 )
+from eventstore.subscriptions.notifications import CommitNotifier
+from eventstore.subscriptions.replay import (
+    discard_parked,
+    parked_streams,
+    replay_parked,
+    replay_parked_async,
+)
+from eventstore.subscriptions.reset import reset_subscription
 from eventstore.subscriptions.runner import SubscriptionRunner
+from eventstore.subscriptions.status import subscription_status, wait_for, wait_for_async
 
 __all__ = [
     "BEGINNING",
@@ -22,10 +35,24 @@ __all__ = [
     "PARK",
     "SKIP",
     "STOP",
+    "AsyncCommitNotifier",
+    "AsyncSubscriptionRunner",
+    "CommitNotifier",
     "Delivery",
+    "FenceHolder",
     "OnFailure",
+    "ParkedStream",
+    "PartitionStatus",
     "Position",
     "RetryPolicy",
     "Subscription",
     "SubscriptionRunner",
+    "discard_parked",
+    "parked_streams",
+    "replay_parked",
+    "replay_parked_async",
+    "reset_subscription",
+    "subscription_status",
+    "wait_for",
+    "wait_for_async",
 ]

@@ -62,6 +62,22 @@ from eventstore import (
     causation,
     caused_by,
 )
+from eventstore.subscriptions import (
+    NOW,
+    PARK,
+    AsyncSubscriptionRunner,
+    FenceHolder,
+    ParkedStream,
+    RetryPolicy,
+    Subscription,
+    SubscriptionRunner,
+    discard_parked,
+    parked_streams,
+    replay_parked,
+    reset_subscription,
+    subscription_status,
+    wait_for,
+)
 from eventstore.testing.races import Race, Runner, pausing
 from eventstore.testing.scenarios import Scenario, given
 
@@ -308,3 +324,31 @@ def mistakes(store: SqlAlchemyEventStore) -> None:
     store.append_to_stream("s", 0, envelope)  # type: ignore[arg-type]
     store.append_to_stream("s", 0, [OrderPlaced(order_id="1")])  # type: ignore[list-item]
     store.append(StreamAppend("s", 0, [envelope]), required=[])  # type: ignore[call-arg]
+
+
+def subscriptions(engine: Engine, async_engine: AsyncEngine, session: Session) -> None:
+    def view(_session: Session, _event: EventEnvelope[Any]) -> None: ...
+
+    spec = Subscription(
+        "view",
+        view,
+        filters=EventFilter(event_types=["Deposited"]),
+        start=NOW,
+        batch_size=100,
+        retry=RetryPolicy(max_attempts=3),
+        on_failure=PARK,
+        lease_seconds=10,
+        partitions=4,
+        version=2,
+    )
+    with SubscriptionRunner(engine, [spec], schema="es") as runner:
+        runner.run_until_current(timeout_seconds=1)
+    SubscriptionRunner(sessionmaker(engine), [spec], notifications=False)
+    AsyncSubscriptionRunner(async_engine, [spec])
+    AsyncSubscriptionRunner(async_sessionmaker(async_engine), [spec], notifications=False)
+    assert_type(reset_subscription(session, "view"), bool)
+    assert_type(wait_for(engine, "view", 1, 0.5), bool)
+    assert_type(replay_parked(engine, spec), list[ParkedStream])
+    assert_type(parked_streams(session, "view"), list[ParkedStream])
+    assert_type(discard_parked(session, "view", "s"), bool)
+    assert_type(subscription_status(session)[0].fence_holder, FenceHolder | None)

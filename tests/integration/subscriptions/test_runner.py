@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import String, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from eventstore import (
     ANY,
@@ -18,7 +18,6 @@ from eventstore import (
     SqlAlchemyEventStore,
     SubscriptionError,
 )
-from eventstore.operations.checkpoints import load_checkpoints
 from eventstore.operations.parking import list_parked
 from eventstore.subscriptions import (
     NOW,
@@ -26,11 +25,13 @@ from eventstore.subscriptions import (
     STOP,
     Delivery,
     Position,
-    RetryPolicy,
     Subscription,
     SubscriptionRunner,
+    subscription_status,
 )
-from tests.fixtures.events import new_event, new_events
+from tests.fixtures.events import new_event
+from tests.fixtures.stores import DEADLINE_SECONDS
+from tests.fixtures.subscriptions import QUICK, append, burn, checkpoint, see, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,56 +39,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from eventstore.events import AnyEnvelope
-
-QUICK = RetryPolicy(max_attempts=3, first_seconds=0.001, max_seconds=0.002)
-
-
-class Base(DeclarativeBase): ...
-
-
-class Seen(Base):
-    """A view that nothing may enter twice."""
-
-    __tablename__ = "seen"
-
-    position: Mapped[int] = mapped_column(primary_key=True)
-    stream_id: Mapped[str] = mapped_column(String)
-    version: Mapped[int]
-
-
-def see(session: Session, event: AnyEnvelope) -> None:
-    session.add(
-        Seen(position=event.sequence_number, stream_id=event.stream_id, version=event.event_version)
-    )
-
-
-@pytest.fixture
-def db(engine: Engine) -> Engine:
-    Base.metadata.create_all(engine)
-    return engine
-
-
-def append(engine: Engine, stream_id: str = "s", count: int = 1, **fields: Any) -> None:
-    with Session(engine) as session, session.begin():
-        SqlAlchemyEventStore(session).append_to_stream(stream_id, ANY, new_events(count, **fields))
-
-
-def burn(engine: Engine, count: int = 1) -> None:
-    with engine.begin() as connection:
-        connection.execute(
-            text("SELECT nextval('events_sequence_number_seq') FROM generate_series(1, :n)"),
-            {"n": count},
-        )
-
-
-def seen(engine: Engine) -> list[int]:
-    with Session(engine) as session:
-        return list(session.scalars(text("SELECT position FROM seen ORDER BY 1")))
-
-
-def checkpoint(engine: Engine, name: str = "view") -> int:
-    with Session(engine) as session:
-        return min(at.position for at in load_checkpoints(session, name, schema=None))
 
 
 def run(engine: Engine, *subscriptions: Subscription) -> None:
@@ -239,8 +190,9 @@ def test_skip_passes_over_the_event_alone_and_leaves_a_trace(db: Engine) -> None
     run(db, Subscription("view", failing("b", 2), retry=QUICK, on_failure=SKIP))
     assert seen(db) == [1, 2, 3, 4, 6, 7, 8, 9]
     with Session(db) as session:
-        error = session.scalar(text("SELECT last_error FROM subscriptions"))
-    assert error == "event at position 5: ValueError: no"
+        (status,) = subscription_status(session, "view")
+    assert (status.last_error, status.last_error_position) == ("ValueError: no", 5)
+    assert status.last_error_at is not None
 
 
 def test_an_event_that_cannot_be_decoded_is_parked_like_any_other(db: Engine) -> None:
@@ -326,12 +278,12 @@ def test_a_checkpoint_ahead_of_the_head_stops_loudly(db: Engine) -> None:
     with pytest.raises(SubscriptionError, match="restored to an earlier time"), runner:
         runner.run_until_current()
         for thread in runner._threads[:1]:
-            thread.join()
+            thread.join(DEADLINE_SECONDS)
 
 
 def test_another_number_of_partitions_is_refused(db: Engine) -> None:
     run(db, Subscription("view", see))
-    with pytest.raises(SubscriptionError, match="has 1 partitions, not 2"):
+    with pytest.raises(SubscriptionError, match="made with 1 partitions, not 2"):
         run(db, Subscription("view", see, partitions=2))
 
 

@@ -1,0 +1,125 @@
+"""What the status says, and how long a reader waits for its own writes."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+
+from eventstore import ANY, EventFilter, SqlAlchemyEventStore, SubscriptionError
+from eventstore.subscriptions import (
+    Subscription,
+    SubscriptionRunner,
+    subscription_status,
+    wait_for,
+)
+from eventstore.subscriptions.notifications import CommitListener
+from tests.fixtures.events import new_event
+from tests.fixtures.subscriptions import QUICK, append, burn, see
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from eventstore.events import AnyEnvelope
+
+
+def run(engine: Engine, *subscriptions: Subscription) -> None:
+    SubscriptionRunner(engine, subscriptions, notifications=False).run_until_current()
+
+
+def test_a_partition_that_has_caught_up(db: Engine) -> None:
+    append(db, "a", 3)
+    burn(db, 4)
+    run(db, Subscription("view", see))
+    with Session(db) as session:
+        (status,) = subscription_status(session)
+    assert (status.position, status.readable, status.head) == (7, 7, 7)
+    assert (status.lag_events, status.lag_seconds) == (0, 0.0)
+    assert (status.owner, status.is_leased, status.parked) == (None, False, 0)
+    assert status.last_error is None
+    assert status.fence_holder is None
+
+
+def test_one_that_waits_says_for_whom(db: Engine) -> None:
+    append(db, "a", 1)
+    run(db, Subscription("view", see), Subscription("other", lambda *_: None))
+    held = create_engine(db.url, connect_args={"application_name": "slow writer"})
+    with Session(held) as writer:
+        SqlAlchemyEventStore(writer).append_to_stream("h", ANY, [new_event()])
+        append(db, "a", 2)
+        with Session(db) as session:
+            (status,) = subscription_status(session, "view")
+    held.dispose()
+    assert (status.position, status.readable, status.head, status.lag_events) == (1, 1, 4, 2)
+    assert status.lag_seconds > 0
+    assert status.fence_holder is not None
+    assert status.fence_holder.application_name == "slow writer"
+    assert status.fence_holder.pid is not None
+    assert status.fence_holder.seconds > 0
+
+
+def test_what_is_parked_and_what_went_wrong(db: Engine) -> None:
+    def refuse(session: Session, event: AnyEnvelope) -> None:
+        raise ValueError("no")
+
+    append(db, "a", 1)
+    append(db, "b", 1)
+    run(db, Subscription("view", refuse, retry=QUICK, partitions=3))
+    with Session(db) as session:
+        statuses = subscription_status(session, "view")
+    assert [status.partition for status in statuses] == [0, 1, 2]
+    assert sum(status.parked for status in statuses) == 2
+    assert "ValueError: no" in str([status.last_error for status in statuses])
+
+
+def test_waiting_is_exact_and_bounded(db: Engine) -> None:
+    append(db, "a", 2)
+    assert not wait_for(db, "view", 1, 0.01)
+    run(db, Subscription("view", see, filters=EventFilter(event_types=["Other"])))
+    assert wait_for(db, "view", 2, 0.01)
+    assert not wait_for(db, "view", 3, 0.01)
+    for position, seconds in ((-1, 1), (1, 0)):
+        with pytest.raises(ValueError, match="must be"):
+            wait_for(db, "view", position, seconds)
+
+
+def test_a_handler_can_not_wait_for_itself(db: Engine) -> None:
+    append(db)
+    refused: list[str] = []
+
+    def handler(session: Session, event: AnyEnvelope) -> None:
+        with pytest.raises(SubscriptionError) as error:
+            wait_for(db, "view", event.sequence_number, 60)
+        refused.append(error.value.subscription)
+
+    run(db, Subscription("view", handler))
+    assert refused == ["view"]
+
+
+def test_a_lost_listener_is_made_anew_and_looks_after_it_listens(db: Engine) -> None:
+    heard = threading.Event()
+    listener = CommitListener(db, None, heard.set)
+    listener.start()
+    cut = text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+        " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+    )
+    tell = text(
+        "SELECT pg_notify('eventstore_' || 'events_sequence_number_seq'::regclass::oid, 'other')"
+    )
+    for _ in range(3):
+        assert heard.wait(60)  # the first look after LISTEN
+        heard.clear()
+        with db.begin() as connection:
+            connection.execute(tell)
+        assert heard.wait(60)
+        heard.clear()
+        with db.begin() as connection:
+            connection.execute(cut)
+    assert heard.wait(60)
+    assert listener.connected
+    listener.stop()
+    assert not listener.connected
