@@ -112,7 +112,7 @@ _ALL: Final = (
         processes=4,
     ),
     Workload(name="W128", title="1 event, 128 writers", operation="append", writers=128),
-    # 640 a second in all: a load that everybody who takes part can carry.
+    # 640 a second in all: a load that who takes part can carry, unless the disk is slow.
     Workload(
         name="L32",
         title="1 event, 32 writers, 640/s",
