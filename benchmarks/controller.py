@@ -18,7 +18,7 @@ ReplyT = TypeVar("ReplyT", bound=protocol.Reply)
 #: A worker that is silent for longer hangs, if it isn't busy with many events,
 PATIENCE_SECONDS: Final = 180
 #: of which the slowest does so many a second.
-_LEAST_EVENTS_PER_SECOND: Final = 500
+_LEAST_EVENTS_PER_SECOND: Final = 200
 _ENDING_SECONDS: Final = 10
 
 

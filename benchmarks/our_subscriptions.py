@@ -6,7 +6,6 @@ A runner has an engine of its own with SQLAlchemy's default pool, beside that of
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -15,6 +14,15 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from benchmarks.tables import registry
 from benchmarks.worker import Client
+from eventstore.subscriptions import (
+    NOW,
+    AsyncCommitNotifier,
+    AsyncSubscriptionRunner,
+    CommitNotifier,
+    Position,
+    Subscription,
+    SubscriptionRunner,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -50,34 +58,29 @@ class SubscribingClient(Client):
 
     @asynccontextmanager
     async def announcing(self) -> AsyncIterator[None]:
-        subscriptions = import_module("eventstore.subscriptions")
         engine = create_engine(self._url)
         try:
-            with subscriptions.CommitNotifier(engine):
+            with CommitNotifier(engine):
                 yield
         finally:
             engine.dispose()
 
     @asynccontextmanager
     async def subscribe(self, handle: Callable[[str], None]) -> AsyncIterator[None]:
-        subscriptions = import_module("eventstore.subscriptions")
         engine = create_engine(self._url)
 
         def handler(_: Session, event: EventEnvelope[Any]) -> None:
             handle(event.stream_id)
 
-        subscription = subscriptions.Subscription(
-            f"handler-{uuid4()}", handler, start=subscriptions.NOW
-        )
+        subscription = Subscription(f"handler-{uuid4()}", handler, start=NOW)
         try:
-            with subscriptions.SubscriptionRunner(engine, [subscription], registry=registry):
+            with SubscriptionRunner(engine, [subscription], registry=registry):
                 yield
         finally:
             engine.dispose()
 
     @asynccontextmanager
     async def project(self, count: int, batch: int) -> AsyncIterator[int]:
-        subscriptions = import_module("eventstore.subscriptions")
         engine, view = create_engine(self._url), View()
 
         def handler(session: Session, event: EventEnvelope[Any]) -> None:
@@ -86,13 +89,11 @@ class SubscribingClient(Client):
         with engine.begin() as connection:
             connection.execute(view.create)
             head: int = connection.execute(_HEAD).scalar_one()
-        subscription = subscriptions.Subscription(
-            view.name, handler, start=subscriptions.Position(head - count), batch_size=batch
+        subscription = Subscription(
+            view.name, handler, start=Position(head - count), batch_size=batch
         )
         try:
-            with subscriptions.SubscriptionRunner(
-                engine, [subscription], registry=registry
-            ) as runner:
+            with SubscriptionRunner(engine, [subscription], registry=registry) as runner:
                 runner.run_until_current()
                 with engine.connect() as connection:
                     viewed: int = connection.execute(view.total).scalar_one()
@@ -109,30 +110,31 @@ class AsyncSubscribingClient(Client):
     def __init__(self, url: URL) -> None:
         self._url = url
 
-    announcing = SubscribingClient.announcing
+    @asynccontextmanager
+    async def announcing(self) -> AsyncIterator[None]:
+        engine = create_async_engine(self._url)
+        try:
+            async with AsyncCommitNotifier(engine):
+                yield
+        finally:
+            await engine.dispose()
 
     @asynccontextmanager
     async def subscribe(self, handle: Callable[[str], None]) -> AsyncIterator[None]:
-        subscriptions = import_module("eventstore.subscriptions")
         engine = create_async_engine(self._url)
 
         async def handler(_: AsyncSession, event: EventEnvelope[Any]) -> None:
             handle(event.stream_id)
 
-        subscription = subscriptions.Subscription(
-            f"handler-{uuid4()}", handler, start=subscriptions.NOW
-        )
+        subscription = Subscription(f"handler-{uuid4()}", handler, start=NOW)
         try:
-            async with subscriptions.AsyncSubscriptionRunner(
-                engine, [subscription], registry=registry
-            ):
+            async with AsyncSubscriptionRunner(engine, [subscription], registry=registry):
                 yield
         finally:
             await engine.dispose()
 
     @asynccontextmanager
     async def project(self, count: int, batch: int) -> AsyncIterator[int]:
-        subscriptions = import_module("eventstore.subscriptions")
         engine, view = create_async_engine(self._url), View()
 
         async def handler(session: AsyncSession, event: EventEnvelope[Any]) -> None:
@@ -141,13 +143,11 @@ class AsyncSubscribingClient(Client):
         async with engine.begin() as connection:
             await connection.execute(view.create)
             head: int = (await connection.execute(_HEAD)).scalar_one()
-        subscription = subscriptions.Subscription(
-            view.name, handler, start=subscriptions.Position(head - count), batch_size=batch
+        subscription = Subscription(
+            view.name, handler, start=Position(head - count), batch_size=batch
         )
         try:
-            async with subscriptions.AsyncSubscriptionRunner(
-                engine, [subscription], registry=registry
-            ) as runner:
+            async with AsyncSubscriptionRunner(engine, [subscription], registry=registry) as runner:
                 await runner.run_until_current()
                 async with engine.connect() as connection:
                     viewed: int = (await connection.execute(view.total)).scalar_one()

@@ -207,7 +207,7 @@ def draw_growth(growth: Sequence[Growth], folder: Path) -> Path:
         axes.set_xscale("log")
         axes.set_ylim(bottom=0)
         axes.set_title("Growth", loc="left", weight="bold")
-        axes.set_xlabel("events in the store")
+        axes.set_xlabel("events in the store (an empty one stands at 1,000)")
         axes.set_ylabel("events/s, ratio to an empty store")
         axes.legend(fontsize=7, frameon=False, ncols=2)
         return _save(figure, folder / "growth.svg")

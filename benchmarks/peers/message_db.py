@@ -44,6 +44,32 @@ _READ_STREAM: Final = f"SELECT {_COLUMNS} FROM get_stream_messages(%s, 0, -1)"
 _READ_CATEGORY: Final = f"SELECT {_COLUMNS} FROM get_category_messages(%s, %s, %s)"
 
 
+def make_tables(url: str) -> None:
+    """Run its own script, which makes functions too."""
+    server = conninfo_to_dict(url)
+    variables = {
+        "PGHOST": server.get("host"),
+        "PGPORT": server.get("port"),
+        "PGUSER": server.get("user"),
+        "PGPASSWORD": server.get("password"),
+        "DATABASE_NAME": server["dbname"],
+        "CREATE_DATABASE": "off",
+    }
+    with tempfile.TemporaryDirectory(prefix="message-db-") as folder:
+        shutil.copytree(_DATABASE_FOLDER, folder, dirs_exist_ok=True)
+        # It asks for pgcrypto, which not every server has, to make UUIDs, which all can.
+        Path(folder, "extensions", "pgcrypto.sql").write_text("")
+        done = subprocess.run(
+            ["bash", Path(folder, "install.sh")],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | {name: str(value) for name, value in variables.items() if value},
+        )
+    if done.returncode:
+        raise RuntimeError(f"its tables can't be made: {done.stderr.strip()}")
+
+
 def decode(rows: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """Return messages with JSON decoded: it gives data and metadata as text."""
     names = _COLUMNS.split(", ")
@@ -101,28 +127,7 @@ class MessageDbStore(Store):
     distributions = ("psycopg", "psycopg-binary")
 
     async def set_up(self, url: str) -> None:
-        server = conninfo_to_dict(url)
-        variables = {
-            "PGHOST": server.get("host"),
-            "PGPORT": server.get("port"),
-            "PGUSER": server.get("user"),
-            "PGPASSWORD": server.get("password"),
-            "DATABASE_NAME": server["dbname"],
-            "CREATE_DATABASE": "off",
-        }
-        with tempfile.TemporaryDirectory(prefix="message-db-") as folder:
-            shutil.copytree(_DATABASE_FOLDER, folder, dirs_exist_ok=True)
-            # It asks for pgcrypto, which not every server has, to make UUIDs, which all can.
-            Path(folder, "extensions", "pgcrypto.sql").write_text("")  # noqa: ASYNC240 - as below
-            done = subprocess.run(  # noqa: ASYNC221 - nothing else is at work
-                ["bash", Path(folder, "install.sh")],
-                check=False,
-                capture_output=True,
-                text=True,
-                env=os.environ | {name: str(value) for name, value in variables.items() if value},
-            )
-        if done.returncode:
-            raise RuntimeError(f"its tables can't be made: {done.stderr.strip()}")
+        make_tables(url)
 
     @asynccontextmanager
     async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
