@@ -48,6 +48,7 @@ from eventstore.subscriptions.failures import (
     failure_of,
     is_idle_too_long,
     is_left_broken,
+    is_lost_without_a_word,
     is_outage,
 )
 from eventstore.subscriptions.steps import Ask, Commit, Hand, Step
@@ -70,6 +71,9 @@ log = logging.getLogger("eventstore.subscriptions")
 SCAN_POSITIONS: Final = 100_000
 #: An event that seems to end its process is tried by itself at least so often: once may be chance.
 _LEAST_DEATHS: Final = 2
+#: So often in a row may a connection break at one event that is delivered by itself. From then on
+#: it counts: an event that takes its server process with it would hold up the rest for ever.
+_MAX_LOSSES: Final = 5
 _AHEAD_OF_HEAD: Final = (
     "its checkpoint {} is ahead of the newest event, {}: the store was restored to an earlier "
     "time; what the subscription has made is of events that are no more: make it anew, after "
@@ -133,6 +137,7 @@ class Worker:
         self._readable = 0  # how far the feed can be read at least
         self._epoch = -1  # of the lease that it had last
         self._tried = _Tried(0, 0)
+        self._losses = 0, 0  # of connections: at which event, and how many
         self._failure: Failure | None = None
         self._reason = "it has stopped"
         self._slice = Slice(
@@ -232,6 +237,8 @@ class Worker:
         else:
             self.position = through
             stopped = yield from self._save_scanned()
+            # Not a rollback, after which psycopg would prepare its statements anew.
+            yield Commit()
         if stopped is not None:
             return stopped
         if self.position >= readable and feed.hints == self.hints:
@@ -344,10 +351,19 @@ class Worker:
             except Exception as error:
                 if self._clock() >= self._lease_ends:
                     return handled, LeaseLost()
-                if is_outage(error):
+                if is_outage(error) and not (attempts and self._is_lost_again(stored, error)):
                     raise
                 return handled, self._failed(stored, error, attempts)
         return len(events), None
+
+    def _is_lost_again(self, event: StoredEvent, error: Exception) -> bool:
+        """Tell whether the connection breaks at the event again and again, and at no other."""
+        if not is_lost_without_a_word(error):
+            return False
+        position, losses = self._losses
+        losses = losses + 1 if position == event.position else 1
+        self._losses = event.position, losses
+        return losses > _MAX_LOSSES
 
     def _complete(
         self, events: list[StoredEvent], through: int, attempts: int

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from sqlalchemy.exc import OperationalError
+
 from eventstore.errors import ConnectionUnusable
 from eventstore.operations.checkpoints import Checkpoint
 from eventstore.operations.fence import Mark
@@ -116,12 +118,13 @@ class Simulation:
         *,
         bad: frozenset[int] = frozenset(),
         deadly: frozenset[int] = frozenset(),
+        crashing: frozenset[int] = frozenset(),
         mishaps: dict[int, str] | None = None,
         by_hints: bool = False,
     ) -> None:
         self.subscription = subscription
         self.events = events
-        self.bad, self.deadly = bad, deadly
+        self.bad, self.deadly, self.crashing = bad, deadly, crashing
         self.mishaps = mishaps or {}
         self.by_hints = by_hints
         self.state = State()
@@ -245,6 +248,8 @@ class Simulation:
                 self.handed.append((position, attempt))
                 if position in self.deadly:
                     raise Crash
+                if position in self.crashing:  # the server process, not ours
+                    raise OperationalError("", {}, ValueError(), connection_invalidated=True)
                 if position in self.bad:
                     raise ValueError("no")
                 view = self.state if self.subscription.external else transaction.write()
