@@ -3,4 +3,5 @@ pytest_plugins = (
     "tests.fixtures.stores",
     "tests.fixtures.events",
     "tests.fixtures.subscriptions",
+    "tests.fixtures.pgbouncer",
 )
