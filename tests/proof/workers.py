@@ -1,0 +1,91 @@
+"""What the processes of the proof do: run subscriptions, and append."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from eventstore import ANY, EventStoreError, SqlAlchemyEventStore
+from eventstore.subscriptions import Delivery, RetryPolicy, Subscription, SubscriptionRunner
+from tests.fixtures.events import new_events
+from tests.proof import ledger
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+    from sqlalchemy import Engine
+
+    from eventstore.events import AnyEnvelope
+
+#: Few enough to be contended, enough for every partition to have some.
+STREAMS = [f"stream-{number}" for number in range(24)]
+
+#: An event that can never be applied is parked in the end; one whose process is killed by chance,
+#: or whose handler fails by chance, is not.
+_PATIENT = RetryPolicy(max_attempts=20, first_seconds=0.01, max_seconds=0.1)
+
+
+class MishapError(Exception): ...
+
+
+def subscriptions(engine: Engine, seed: str) -> list[Subscription]:
+    """A view and effects outside, whose handlers fail once in a while."""
+    chance = random.Random(seed)
+
+    def perhaps_fail() -> None:
+        if chance.random() < 0.005:
+            raise MishapError
+
+    def apply(session: Session, event: AnyEnvelope) -> None:
+        ledger.apply(session, event)
+        perhaps_fail()
+
+    def record(delivery: Delivery) -> None:
+        ledger.record_effect(engine, delivery, seed)
+        perhaps_fail()
+
+    options: dict[str, Any] = {"retry": _PATIENT, "lease_seconds": LEASE_SECONDS, "batch_size": 20}
+    return [
+        Subscription("view", apply, partitions=4, **options),
+        Subscription("effects", record, partitions=2, external=True, **options),
+    ]
+
+
+LEASE_SECONDS = 1.0
+
+
+def run_subscriptions(engine: Engine, pipe: Connection, seed: str) -> None:
+    """Run the subscriptions until the other end of the pipe is closed."""
+    with SubscriptionRunner(engine, subscriptions(engine, seed)):
+        wait_for_end(pipe)
+
+
+def keep_appending(engine: Engine, pipe: Connection, seed: str) -> None:
+    """Append until the other end of the pipe is closed."""
+    append_until(engine, pipe.poll, seed)
+
+
+def append_until(engine: Engine, is_over: Any, seed: str) -> None:
+    """Run transactions with some appends each; some are held open, some rolled back."""
+    chance = random.Random(seed)
+    while not is_over():
+        try:
+            with Session(engine) as session:
+                store = SqlAlchemyEventStore(session)
+                # In the order of their names, so that writers can't deadlock.
+                for stream_id in sorted(chance.sample(STREAMS, chance.randint(1, 3))):
+                    store.append_to_stream(stream_id, ANY, new_events(chance.randint(1, 3)))
+                    time.sleep(chance.uniform(0, 0.05))
+                if chance.random() < 0.8:
+                    session.commit()
+        except (SQLAlchemyError, EventStoreError):
+            continue  # its connection was cut
+
+
+def wait_for_end(pipe: Connection) -> None:
+    """Return once the other end of the pipe is closed."""
+    pipe.poll(None)
