@@ -141,9 +141,11 @@ class SubscriptionRecord(Base):
     marked_position: Mapped[int | None]  #: the event that is delivered by itself, if one is
     attempts: Mapped[int] = mapped_column(server_default=text("0"))  #: to deliver that one
     releases: Mapped[int] = mapped_column(server_default=text("0"))  #: of parked streams
-    version: Mapped[str | None] = mapped_column(String(255))  #: of what a projection makes
-    filter_fingerprint: Mapped[str | None] = mapped_column(String(64))
+    version: Mapped[int] = mapped_column(server_default=text("1"))  #: of what the handler makes
+    filter_fingerprint: Mapped[str] = mapped_column(String(64))
     last_error: Mapped[str | None] = mapped_column(Text)
+    last_error_position: Mapped[int | None]  #: of the event, if it was one's fault
+    last_error_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -32,9 +32,11 @@ def upgrade() -> None:
         sa.Column("marked_position", sa.BigInteger(), nullable=True),
         sa.Column("attempts", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("releases", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
-        sa.Column("version", sa.String(255), nullable=True),
-        sa.Column("filter_fingerprint", sa.String(64), nullable=True),
+        sa.Column("version", sa.BigInteger(), server_default=sa.text("1"), nullable=False),
+        sa.Column("filter_fingerprint", sa.String(64), nullable=False),
         sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("last_error_position", sa.BigInteger(), nullable=True),
+        _timestamp("last_error_at", nullable=True),
         _timestamp("updated_at", server_default=sa.func.now()),
         sa.PrimaryKeyConstraint("name", "partition", name=op.f("pk_subscriptions")),
     )

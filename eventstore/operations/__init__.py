@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eventstore.operations.append import append, append_to_stream
 from eventstore.operations.bulk import import_batch
+from eventstore.operations.checkpoints import reset_subscription
 from eventstore.operations.delete import delete_stream, restore_stream
 from eventstore.operations.export import export_range
 from eventstore.operations.group_append import append_group, encode_append
@@ -28,6 +29,7 @@ __all__ = [
     "read_feed_page",
     "read_feed_position",
     "read_stream_page",
+    "reset_subscription",
     "restore_stream",
     "save_snapshot",
 ]

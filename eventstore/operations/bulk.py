@@ -42,6 +42,7 @@ from eventstore.errors import (
 )
 from eventstore.models import EVENT_ID_KEY, STREAM_VERSION_KEY, events_table, streams_table
 from eventstore.operations.binary_copy import copy_events, pack_row
+from eventstore.operations.commits import announce
 from eventstore.operations.conflicts import SERIALIZATION_FAILURE, constraint_of
 from eventstore.operations.driver_copy import use_utf8
 from eventstore.operations.fence import SEQUENCE, lock_of_writer
@@ -117,6 +118,7 @@ def import_batch(
     if recorded is None:
         # Looked up again, in a later transaction, it will be found.
         raise TransactionConflict(SERIALIZATION_FAILURE)
+    announce(session, connection)
     return ImportedBatch(
         imported=len(events),
         already_imported=len(batch) - len(events),

@@ -12,22 +12,29 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import (
     BigInteger,
     DateTime,
+    Delete,
     Select,
     String,
     Text,
     Update,
+    and_,
     case,
+    delete,
     func,
     literal,
+    literal_column,
     null,
+    or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from eventstore.errors import SubscriptionError
-from eventstore.models import events_table, subscriptions_table
+from eventstore.models import events_table, parked_table, subscriptions_table
+from eventstore.operations.deliveries import partition_of
 from eventstore.operations.fence import read_mark
 from eventstore.operations.leases import is_owned
 from eventstore.operations.statements import parameter, run
@@ -49,10 +56,18 @@ class Checkpoint(NamedTuple):
     releases: int  #: how many parked streams were let go so far
 
 
+class Definition(NamedTuple):
+    """What a subscription's checkpoints mean: it is kept, and must stay the same."""
+
+    partitions: int = 1
+    version: int = 1
+    filter_fingerprint: str = ""
+
+
 def create_subscription(
     session: Session,
     subscription: str,
-    partitions: int,
+    definition: Definition,
     start: int | datetime | None,
     *,
     schema: str | None,
@@ -60,37 +75,76 @@ def create_subscription(
     """Make the rows of a subscription that isn't there yet; one that is there goes on as it is.
 
     ``start`` is the position behind which it begins, the time of the first events, or None for
-    what comes from now on. Raises :class:`SubscriptionError` if it has another number of
-    partitions.
+    what comes from now on. Raises :class:`SubscriptionError` if it was defined otherwise.
     """
     connection = connection_of(session)
     schema = schema_of(connection, schema)
-    counts = run(connection, _partition_counts(), {"subscription": subscription}, schema=schema)
-    known = set(counts.scalars())
-    if known and known != {partitions}:
-        raise SubscriptionError(
-            subscription,
-            f"has {known.pop()} partitions, not {partitions}; their number is part of what its "
-            "checkpoints mean: give a subscription with another number another name",
-        )
-    if known:
-        return
-    if not isinstance(start, int):
-        # What isn't visible yet must not be passed over, so the mark comes first.
-        until = read_mark(connection, schema).position
-        values = {"since": start, "until": until}
-        start = (
-            until
-            if start is None
-            else run(connection, _before_time(), values, schema=schema).scalar_one()
-        )
-    row: dict[str, Any] = {
-        "subscription": subscription,
-        "numbers": list(range(partitions)),
-        "partitions": partitions,
-        "position": start,
-    }
-    run(connection, _create(), row, schema=schema)
+    name = {"subscription": subscription}
+    if run(connection, _definitions(), name, schema=schema).first() is None:
+        if not isinstance(start, int):
+            # What isn't visible yet must not be passed over, so the mark comes first.
+            until = read_mark(connection, schema).position
+            values = {"since": start, "until": until}
+            start = (
+                until
+                if start is None
+                else run(connection, _before_time(), values, schema=schema).scalar_one()
+            )
+        row = {
+            **name,
+            **definition._asdict(),
+            "numbers": list(range(definition.partitions)),
+            "position": start,
+        }
+        run(connection, _create(), row, schema=schema)
+    # Looked at in any case: somebody else may have been quicker, with another definition.
+    for known in run(connection, _definitions(), name, schema=schema):
+        _refuse_change(subscription, Definition(*known), definition)
+
+
+def _refuse_change(subscription: str, known: Definition, given: Definition) -> None:
+    changes = (
+        (known.partitions, given.partitions, f"{known.partitions} partitions"),
+        (known.version, given.version, f"version {known.version}"),
+        (known.filter_fingerprint, given.filter_fingerprint, "another filter"),
+    )
+    for before, now, what in changes:
+        if before != now:
+            instead = "" if isinstance(now, str) else f", not {now}"
+            raise SubscriptionError(
+                subscription,
+                f"it was made with {what}{instead}, and its checkpoints count for that alone: "
+                "run this one under another name, or let it begin again by reset_subscription()",
+            )
+
+
+def reset_subscription(session: Session, subscription: str, *, schema: str | None) -> bool:
+    """Forget checkpoints and parked streams; False if there was nothing to forget.
+
+    Raises :class:`SubscriptionError` while somebody runs it.
+    """
+    connection = connection_of(session)
+    schema = schema_of(connection, schema)
+    values = {"subscription": subscription}
+    rows = run(connection, _lock_all(), values, schema=schema).all()
+    for row in rows:
+        if row.is_leased:
+            raise SubscriptionError(subscription, f"it is run by {row.owner}; stop it first")
+    run(connection, _forget_parked(), values, schema=schema)
+    run(connection, _forget(), values, schema=schema)
+    return bool(rows)
+
+
+def has_scanned(session: Session, subscription: str, position: int, *, schema: str | None) -> bool:
+    """Tell whether each partition has come as far as ``position``; False if it was never run.
+
+    One that has no event between its checkpoint and that of the position has come so far, too:
+    what other partitions get moves its checkpoint later.
+    """
+    connection = connection_of(session)
+    values = {"subscription": subscription, "position": position}
+    rows = run(connection, _has_scanned(), values, schema=schema_of(connection, schema))
+    return bool(rows.scalar_one())
 
 
 def load_checkpoints(
@@ -132,33 +186,43 @@ def save_checkpoint(
 
 
 def mark_attempt(
-    session: Session, lease: Lease, position: int, *, schema: str | None
-) -> int | None:
-    """Count one more attempt at the event, before it is made; None if the lease is lost.
+    session: Session, lease: Lease, position: int, attempts: int, *, schema: str | None
+) -> bool:
+    """Note that the event is about to be tried for the so-many-th time; False if it may not be.
 
     The caller commits. That commit need not reach the disk (``synchronous_commit``, PostgreSQL
     manual 20.5): it is to outlive the process, not the server.
     """
-    values = {**lease._asdict(), "position": position}
+    values = {**lease._asdict(), "position": position, "attempts": attempts}
     connection = connection_of(session)
     rows = run(connection, _mark(), values, schema=schema_of(connection, schema))
-    row = rows.one_or_none()
-    return None if row is None else row.attempts
+    return rows.one_or_none() is not None
 
 
-def note_error(session: Session, lease: Lease, error: str, *, schema: str | None) -> None:
-    """Keep the last error where the status shows it; no event is being tried any more."""
-    values = {**lease._asdict(), "error": error}
+def note_error(
+    session: Session, lease: Lease, error: str, position: int | None, *, schema: str | None
+) -> None:
+    """Keep the last error where the status shows it; no event is being tried any more.
+
+    ``position`` is that of the event at fault, if one is.
+    """
+    values = {**lease._asdict(), "error": storable(error), "position": position}
     connection = connection_of(session)
     run(connection, _note(), values, schema=schema_of(connection, schema))
 
 
+def storable(text: str) -> str:
+    """Return a text that PostgreSQL can store: what it can't must not keep an error from us."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+
+
 @cache
-def _partition_counts() -> Select[Any]:
+def _definitions() -> Select[Any]:
+    row = subscriptions_table.c
     return (
-        select(subscriptions_table.c.partitions)
+        select(row.partitions, row.version, row.filter_fingerprint)
         .distinct()
-        .where(subscriptions_table.c.name == parameter("subscription", String))
+        .where(row.name == parameter("subscription", String))
     )
 
 
@@ -180,11 +244,60 @@ def _create() -> postgresql.Insert:
         parameter("subscription", String),
         number,
         parameter("partitions", BigInteger),
+        parameter("version", BigInteger),
+        parameter("filter_fingerprint", String),
         parameter("position", BigInteger),
     )
-    columns = ["name", "partition", "partitions", "checkpoint"]
+    columns = ["name", "partition", "partitions", "version", "filter_fingerprint", "checkpoint"]
     creating = postgresql.insert(subscriptions_table).from_select(columns, rows.order_by(number))
     return creating.on_conflict_do_nothing()
+
+
+@cache
+def _lock_all() -> Select[Any]:
+    row = subscriptions_table.c
+    is_leased = and_(row.owner.is_not(None), row.lease_expires_at > func.clock_timestamp())
+    return (
+        select(row.owner, is_leased.label("is_leased"))
+        .where(row.name == parameter("subscription", String))
+        .order_by(row.partition)
+        .with_for_update()
+    )
+
+
+@cache
+def _forget() -> Delete:
+    return delete(subscriptions_table).where(
+        subscriptions_table.c.name == parameter("subscription", String)
+    )
+
+
+@cache
+def _forget_parked() -> Delete:
+    return delete(parked_table).where(
+        parked_table.c.subscription == parameter("subscription", String)
+    )
+
+
+@cache
+def _has_scanned() -> Select[Any]:
+    row, event = subscriptions_table.c, events_table.c
+    position = parameter("position", BigInteger)
+    is_there = select(event.event_id).where(event.sequence_number == position).exists()
+    has_own = (
+        select(event.event_id)
+        .where(
+            event.sequence_number > row.checkpoint,
+            event.sequence_number <= position,
+            partition_of(event.stream_id, row.partitions) == row.partition,
+        )
+        .correlate(subscriptions_table)
+        .exists()
+    )
+    has_come = or_(row.checkpoint >= position, and_(is_there, ~has_own))
+    return select(func.coalesce(func.bool_and(has_come), literal(False))).where(
+        row.name == parameter("subscription", String)
+    )
 
 
 @cache
@@ -206,6 +319,7 @@ def _load_owned() -> Select[Any]:
 @cache
 def _save() -> Update:
     row = subscriptions_table.c
+    is_ahead = row.marked_position > parameter("position", BigInteger)
     return (
         update(subscriptions_table)
         .where(
@@ -215,8 +329,8 @@ def _save() -> Update:
         )
         .values(
             checkpoint=parameter("position", BigInteger),
-            marked_position=null(),
-            attempts=literal(0),
+            marked_position=case((is_ahead, row.marked_position), else_=null()),
+            attempts=case((is_ahead, row.attempts), else_=0),
             updated_at=func.clock_timestamp(),
         )
     )
@@ -225,16 +339,17 @@ def _save() -> Update:
 @cache
 def _mark() -> Update:
     row = subscriptions_table.c
-    position = parameter("position", BigInteger)
-    asynchronous = func.set_config(literal("synchronous_commit"), literal("off"), literal(True))
+    asynchronous = func.set_config(
+        literal_column("'synchronous_commit'"), literal_column("'off'"), true()
+    )
     return (
         update(subscriptions_table)
         .where(is_owned())
         .values(
-            marked_position=position,
-            attempts=case((row.marked_position == position, row.attempts), else_=0) + 1,
+            marked_position=parameter("position", BigInteger),
+            attempts=parameter("attempts", BigInteger),
         )
-        .returning(row.attempts, asynchronous)
+        .returning(row.epoch, asynchronous)
     )
 
 
@@ -245,6 +360,8 @@ def _note() -> Update:
         .where(is_owned())
         .values(
             last_error=parameter("error", Text),
+            last_error_position=parameter("position", BigInteger),
+            last_error_at=func.clock_timestamp(),
             marked_position=null(),
             attempts=literal(0),
             updated_at=func.clock_timestamp(),

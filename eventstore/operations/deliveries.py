@@ -88,12 +88,16 @@ def read_slice(
     codec: PayloadCodec,
     *,
     after: int,
-    until: int,
+    until: int | None,
     limit: int,
     idle_seconds: float,
     schema: str | None,
 ) -> list[StoredEvent]:
     """Return the slice's next events between two positions, not those of parked streams.
+
+    ``after`` is a position up to which the feed can be read. With ``until`` None it is read as far
+    as numbers follow one another without a gap: where each number is visible, none can appear any
+    more, so that these events can be had without a look at the fence.
 
     From here to its end, the transaction may wait for its client for ``idle_seconds`` at a time:
     the server ends one that was frozen, with its locks and its snapshot.
@@ -108,7 +112,8 @@ def read_slice(
     }
     if part.partitions > 1:
         values |= {"partition": part.partition, "partitions": part.partitions}
-    return _stored(session, _slice(tuple(given), part.partitions > 1), values | given, schema)
+    statement = _slice(tuple(given), part.partitions > 1, until is not None)
+    return _stored(session, statement, values | given, schema)
 
 
 def limit_idle(session: Session, idle_seconds: float) -> None:
@@ -144,7 +149,7 @@ def _stored(
 
 
 @cache
-def _slice(given: tuple[str, ...], partitioned: bool) -> Select[Any]:
+def _slice(given: tuple[str, ...], partitioned: bool, bounded: bool) -> Select[Any]:
     conditions = filter_conditions()
     position = events_table.c.sequence_number
     parked = select(parked_table.c.stream_id).where(
@@ -160,7 +165,7 @@ def _slice(given: tuple[str, ...], partitioned: bool) -> Select[Any]:
             # Without a reference to the row it is evaluated once, even if there is no event.
             _limit().scalar_subquery().is_not(None),
             position > parameter("after", BigInteger),
-            position <= parameter("until", BigInteger),
+            position <= (parameter("until", BigInteger) if bounded else _end_of_run()),
             *chosen,
             # Not NOT EXISTS: that might become a join, which would sort what lies behind.
             events_table.c.stream_id.not_in(parked),
@@ -168,6 +173,23 @@ def _slice(given: tuple[str, ...], partitioned: bool) -> Select[Any]:
         .order_by(position)
         .limit(parameter("limit", BigInteger))
     )
+
+
+def _end_of_run() -> ColumnElement[int]:
+    """Return the last of the numbers that follow ``after`` one by one, or ``after``."""
+    after = parameter("after", BigInteger)
+    number = events_table.c.sequence_number
+    place = func.row_number().over(order_by=number)
+    next_ones = (
+        select(number.label("number"), place.label("place"))
+        .where(number > after)
+        .order_by(number)
+        .limit(parameter("limit", BigInteger))
+        .subquery("next_ones")
+    )
+    in_row = next_ones.c.number == after + next_ones.c.place
+    last = select(func.max(next_ones.c.number)).where(in_row).scalar_subquery()
+    return func.coalesce(last, after)
 
 
 @cache
@@ -184,9 +206,12 @@ def partition_of(
 ) -> ColumnElement[int]:
     """Return the number of the partition that a stream is in: the same in every process.
 
-    The hash is the first 32 bits of MD5, which no version of PostgreSQL will ever change.
+    The hash is the first 32 bits of SHA-256 of the name in UTF-8, which no version of PostgreSQL
+    will ever change: ``hashtextextended`` is not documented, and ``md5`` fails where only FIPS
+    140 is allowed.
     """
-    digits = func.substr(func.md5(stream_id), literal(1), literal(8))
+    digest = func.sha256(func.convert_to(stream_id, literal("UTF8")))
+    digits = func.substr(func.encode(digest, literal("hex")), literal(1), literal(8))
     number = cast(cast(literal("x").concat(digits), BIT(32)), BigInteger)
     return func.mod(number, partitions, type_=BigInteger)
 

@@ -122,6 +122,17 @@ def read_mark(connection: Connection, schema: str | None) -> Mark:
     return Mark(row.position, row.head)
 
 
+def read_head(connection: Connection, schema: str | None) -> int:
+    """Return the last number that was handed out: a quicker look than at the locks."""
+    head: int = run(connection, _head_statement(), {}, schema=schema).scalar_one()
+    return head
+
+
+@cache
+def _head_statement() -> Select[Any]:
+    return select(_sequence_state()[1])
+
+
 @cache
 def _mark_statement() -> Select[Any]:
     """(1) and (2) in one statement: the locks are compared with the head, so it is read first."""

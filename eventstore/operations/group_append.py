@@ -37,6 +37,7 @@ from eventstore.grouping import chains_of
 from eventstore.models import events_table, streams_table
 from eventstore.operations import verdict
 from eventstore.operations.append import append_batch, move_streams
+from eventstore.operations.commits import announce_committed
 from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.incoming import STORED, incoming, refuse_too_large, row_of
 from eventstore.operations.missed import MissedEvents
@@ -118,6 +119,7 @@ def append_group(
             outcomes[first] = append_alone(first)
         else:
             outcomes[first] = known
+    announce_committed()
     return outcomes
 
 

@@ -57,7 +57,21 @@ class Acquired(NamedTuple):
     lease: Lease
     position: int  #: the partition's checkpoint
     releases: int  #: how many parked streams were let go so far
-    interrupted: bool  #: the last owner didn't give the lease back, or died at a marked event
+    died: bool  #: another owner didn't give the lease back
+    marked_position: int | None  #: the event that was delivered by itself last
+    attempts: int  #: how many deliveries of that one had begun
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the last owner was in the midst of something."""
+        return self.died or (self.marked_position or 0) > self.position
+
+
+class Crew(NamedTuple):
+    """The workers of a subscription, as one of them sees them."""
+
+    workers: int
+    rank: int  #: how many come before it in the order of their names
 
 
 def acquire_lease(
@@ -86,7 +100,9 @@ def acquire_lease(
     if row is None:
         return None
     lease = Lease(subscription, partition, owner, row.epoch)
-    return Acquired(lease, row.checkpoint, row.releases, row.interrupted)
+    return Acquired(
+        lease, row.checkpoint, row.releases, row.died, row.marked_position, row.attempts
+    )
 
 
 def renew_lease(
@@ -99,16 +115,20 @@ def renew_lease(
     return renewed.rowcount == 1
 
 
-def release_lease(session: Session, lease: Lease, *, schema: str | None) -> None:
-    """Give a lease back, so that the next owner need not wait, and knows that all is well."""
+def release_lease(session: Session, lease: Lease, attempts: int = 0, *, schema: str | None) -> None:
+    """Give a lease back, so that the next owner need not wait, and knows that all is well.
+
+    ``attempts`` is how many at the marked event have come to an end.
+    """
+    values = {**_values(lease), "attempts": attempts}
     connection = connection_of(session)
-    run(connection, _release(), _values(lease), schema=schema_of(connection, schema))
+    run(connection, _release(), values, schema=schema_of(connection, schema))
 
 
 def announce_worker(
     session: Session, subscription: str, worker: str, lease_seconds: float, *, schema: str | None
-) -> int:
-    """Say that a worker is there, for the time of a lease, and return how many are there."""
+) -> Crew:
+    """Say that a worker is there, for the time of a lease, and return who is there."""
     connection = connection_of(session)
     schema = schema_of(connection, schema)
     values = {
@@ -118,8 +138,8 @@ def announce_worker(
     }
     run(connection, _forget_workers(), values, schema=schema)
     run(connection, _announce(), values, schema=schema)
-    workers: int = run(connection, _count_workers(), values, schema=schema).scalar_one()
-    return workers
+    row = run(connection, _count_workers(), values, schema=schema).one()
+    return Crew(row.workers, row.rank)
 
 
 def retire_worker(session: Session, subscription: str, worker: str, *, schema: str | None) -> None:
@@ -153,7 +173,7 @@ def _acquire() -> Update:
     """Take the row as it was beside what it becomes: the old owner says how it ended."""
     row = subscriptions_table.c
     free = (
-        select(row.name, row.partition, row.owner, row.marked_position, row.checkpoint)
+        select(row.name, row.partition, row.owner)
         .where(
             row.name == parameter("subscription", String),
             row.partition == parameter("partition", BigInteger),
@@ -174,10 +194,11 @@ def _acquire() -> Update:
             row.epoch,
             row.checkpoint,
             row.releases,
-            or_(
-                free.c.owner.is_not(None),
-                func.coalesce(free.c.marked_position > free.c.checkpoint, False),
-            ).label("interrupted"),
+            row.marked_position,
+            row.attempts,
+            and_(free.c.owner.is_not(None), free.c.owner != parameter("owner", String)).label(
+                "died"
+            ),
         )
     )
 
@@ -189,8 +210,11 @@ def _renew() -> Update:
 
 @cache
 def _release() -> Update:
+    attempts = parameter("attempts", BigInteger)
     return (
-        update(subscriptions_table).where(is_owned()).values(owner=null(), lease_expires_at=null())
+        update(subscriptions_table)
+        .where(is_owned())
+        .values(owner=null(), lease_expires_at=null(), attempts=attempts)
     )
 
 
@@ -226,10 +250,16 @@ def _forget_workers() -> Delete:
 
 @cache
 def _count_workers() -> Select[Any]:
+    row = workers_table.c
+    is_before = row.worker < parameter("worker", String)
+    counts: list[Any] = [
+        func.count().label("workers"),
+        func.count().filter(is_before).label("rank"),
+    ]
     return (
-        select(func.count())
+        select(*counts)
         .select_from(workers_table)
-        .where(workers_table.c.subscription == parameter("subscription", String))
+        .where(row.subscription == parameter("subscription", String))
     )
 
 

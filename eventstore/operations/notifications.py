@@ -1,8 +1,9 @@
-"""NOTIFY as a hint that other processes may read the feed: without payload, on a channel a store.
+"""NOTIFY as a hint that other processes may read the feed, on a channel a store.
 
 A transaction that notifies takes one lock for the whole cluster at its commit (PostgreSQL's
 ``PreCommit_Notify``), so an append never does. The channel's name holds the oid of the sequence of
-positions, which no other store of the database has.
+positions, which no other store of the database has. What is sent is the sender's name, by which it
+knows its own.
 """
 
 from __future__ import annotations
@@ -28,9 +29,16 @@ def notification_channel(session: Session, *, schema: str | None) -> str:
     return channel
 
 
-def notify(session: Session, channel: str) -> None:
+def notify(session: Session, channel: str, sender: str) -> None:
     """Tell whoever listens that there may be new events."""
-    run(connection_of(session), _notify(), {"channel": channel}, schema=None)
+    values = {"channel": channel, "sender": sender}
+    run(connection_of(session), _notify(), values, schema=None)
+
+
+def server_process(session: Session) -> int:
+    """Return the process id of the session's server process, as the server knows it."""
+    pid: int = run(connection_of(session), _server_process(), {}, schema=None).scalar_one()
+    return pid
 
 
 @cache
@@ -42,4 +50,9 @@ def _channel() -> Select[Any]:
 
 @cache
 def _notify() -> Select[Any]:
-    return select(func.pg_notify(parameter("channel", Text), literal("")))
+    return select(func.pg_notify(parameter("channel", Text), parameter("sender", Text)))
+
+
+@cache
+def _server_process() -> Select[Any]:
+    return select(func.pg_backend_pid())

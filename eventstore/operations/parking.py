@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from eventstore.models import parked_table, subscriptions_table
+from eventstore.operations.checkpoints import storable
 from eventstore.operations.deliveries import partition_of
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
@@ -78,8 +79,8 @@ def park_stream(
         "event_version": event.version,
         "event_id": event.event_id,
         # What PostgreSQL can't store must not keep a stream from being parked.
-        "error": _storable(error),
-        "traceback": _storable(traceback),
+        "error": storable(error),
+        "traceback": storable(traceback),
         "attempts": attempts,
     }
     run(connection, _park(), values, schema=schema_of(connection, schema))
@@ -147,8 +148,8 @@ def note_replay(
     values = {
         "subscription": parked.subscription,
         "stream_id": parked.stream_id,
-        "error": _storable(error),
-        "traceback": _storable(traceback),
+        "error": storable(error),
+        "traceback": storable(traceback),
     }
     connection = connection_of(session)
     run(connection, _note(), values, schema=schema_of(connection, schema))
@@ -159,10 +160,6 @@ def forget_parked(session: Session, parked: ParkedStream, *, schema: str | None)
     values = {"subscription": parked.subscription, "stream_id": parked.stream_id}
     connection = connection_of(session)
     run(connection, _forget(), values, schema=schema_of(connection, schema))
-
-
-def _storable(text: str) -> str:
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 @cache

@@ -52,6 +52,7 @@ class PartitionStatus:
     subscription: str
     partition: int
     partitions: int
+    version: int  #: of the subscription
     position: int  #: its checkpoint
     readable: int  #: how far the feed can be read now
     head: int  #: the newest number that was handed out
@@ -61,7 +62,9 @@ class PartitionStatus:
     lease_expires_at: datetime | None  #: UTC
     is_leased: bool  #: somebody holds a lease that has not run out
     parked: int  #: its streams that are parked
-    last_error: str | None
+    last_error: str | None  #: of the event that was parked, skipped or stopped at last
+    last_error_position: int | None  #: of that event
+    last_error_at: datetime | None  #: UTC
     updated_at: datetime  #: UTC, of the last step
     fence_holder: FenceHolder | None  #: why the feed can't be read up to its head, if it can't
 
@@ -70,6 +73,7 @@ _COLUMNS: Final = (
     "subscription",
     "partition",
     "partitions",
+    "version",
     "position",
     "lag_events",
     "lag_seconds",
@@ -78,6 +82,8 @@ _COLUMNS: Final = (
     "is_leased",
     "parked",
     "last_error",
+    "last_error_position",
+    "last_error_at",
     "updated_at",
 )
 
@@ -99,6 +105,7 @@ def read_status(
             **{
                 **{name: getattr(row, name) for name in _COLUMNS},
                 "lease_expires_at": zoned(row.lease_expires_at),
+                "last_error_at": zoned(row.last_error_at),
                 "updated_at": zoned(row.updated_at),
             },
             readable=mark.position,
@@ -136,6 +143,7 @@ def _status() -> Select[Any]:
             row.name.label("subscription"),
             row.partition,
             row.partitions,
+            row.version,
             row.checkpoint.label("position"),
             select(func.count())
             .select_from(events_table)
@@ -150,6 +158,8 @@ def _status() -> Select[Any]:
             ),
             parked.label("parked"),
             row.last_error,
+            row.last_error_position,
+            in_utc(row.last_error_at),
             in_utc(row.updated_at),
         )
         .where(or_(name.is_(None), row.name == name))

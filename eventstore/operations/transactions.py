@@ -83,6 +83,20 @@ def explicit_transaction(connection: Connection) -> Iterator[None]:
     connection.exec_driver_sql("COMMIT")
 
 
+def begin_read_committed(session: Session) -> None:
+    """Begin the session's transaction, whatever the isolation of its engine; unless it has begun.
+
+    Each statement then sees what was committed before it, which the feed's fence needs.
+    """
+    if session.in_transaction():
+        return
+    session.begin()
+    session.connection(
+        bind_arguments={"mapper": EventRecord},
+        execution_options={"isolation_level": "READ COMMITTED"},
+    )
+
+
 def commit(session: Session) -> None:
     """Commit a session of ours; a serialization failure may show only now, and is told by type."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eventstore.operations.parking import ParkedStream
 from eventstore.operations.status import FenceHolder, PartitionStatus
+from eventstore.subscriptions.aio_notifications import AsyncCommitNotifier
 from eventstore.subscriptions.aio_runner import AsyncSubscriptionRunner
 from eventstore.subscriptions.definition import (
     BEGINNING,
@@ -18,7 +19,13 @@ from eventstore.subscriptions.definition import (
     Subscription,
 )
 from eventstore.subscriptions.notifications import CommitNotifier
-from eventstore.subscriptions.replay import discard_parked, parked_streams, replay_parked
+from eventstore.subscriptions.replay import (
+    discard_parked,
+    parked_streams,
+    replay_parked,
+    replay_parked_async,
+)
+from eventstore.subscriptions.reset import reset_subscription
 from eventstore.subscriptions.runner import SubscriptionRunner
 from eventstore.subscriptions.status import subscription_status, wait_for, wait_for_async
 
@@ -28,6 +35,7 @@ __all__ = [
     "PARK",
     "SKIP",
     "STOP",
+    "AsyncCommitNotifier",
     "AsyncSubscriptionRunner",
     "CommitNotifier",
     "Delivery",
@@ -42,6 +50,8 @@ __all__ = [
     "discard_parked",
     "parked_streams",
     "replay_parked",
+    "replay_parked_async",
+    "reset_subscription",
     "subscription_status",
     "wait_for",
     "wait_for_async",

@@ -6,7 +6,6 @@ It obeys the same state machine and performs the same steps; it only waits diffe
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -15,14 +14,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from eventstore.errors import EventStoreError
-from eventstore.operations.checkpoints import create_subscription, load_checkpoints
-from eventstore.operations.commits import listen, unlisten
 from eventstore.operations.read import read_feed_mark
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema
+from eventstore.subscriptions.aio_notifications import (
+    AsyncCommitListener,
+    AsyncCommitNotifier,
+    pause,
+)
+from eventstore.subscriptions.aio_wake_up import AsyncFeedWatch
 from eventstore.subscriptions.catch_up import (
     Acquire,
     Await,
+    Delivered,
     Halt,
     Happening,
     Interrupted,
@@ -36,56 +40,61 @@ from eventstore.subscriptions.catch_up import (
 )
 from eventstore.subscriptions.definition import check_seconds
 from eventstore.subscriptions.driving import drive_async
-from eventstore.subscriptions.roster import Roster, check_subscriptions, loop_of, worker_name
-from eventstore.subscriptions.wake_up import NOTHING_READ, Polls
-from eventstore.subscriptions.worker import describe, is_passing
+from eventstore.subscriptions.engines import async_sessions_of, separate_async
+from eventstore.subscriptions.failures import is_passing
+from eventstore.subscriptions.roster import (
+    Roster,
+    check_subscriptions,
+    log_failed_renewal,
+    loop_of,
+    worker_name,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
     from typing import Any, Self
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.orm import Session
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
     from eventstore.registry import EventRegistry
     from eventstore.subscriptions.catch_up import Command
     from eventstore.subscriptions.definition import Subscription
     from eventstore.subscriptions.worker import Task, Worker
 
-log = logging.getLogger("eventstore.subscriptions")
-
 
 class AsyncSubscriptionRunner:
     """Subscriptions, run by tasks of this event loop until it is stopped.
 
-    All that is said of :class:`~eventstore.subscriptions.SubscriptionRunner` holds; handlers are
-    coroutine functions, and get an ``AsyncSession``. It doesn't LISTEN: what other processes
-    append comes with the next poll, at most a tenth of a second later.
+    All that is said of :class:`~eventstore.subscriptions.SubscriptionRunner` holds, for an
+    AsyncEngine or an ``async_sessionmaker``; handlers are coroutine functions, and get an
+    ``AsyncSession``.
     """
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        engine: AsyncEngine | async_sessionmaker[Any],
         subscriptions: Sequence[Subscription],
         *,
         registry: EventRegistry | None = None,
         schema: str | None = None,
+        notifications: bool = True,
     ) -> None:
         self._subscriptions = check_subscriptions(subscriptions)
-        self._engine = engine.execution_options(isolation_level="READ COMMITTED")
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._codec = codec_of(registry)
+        self._sessions, engine = async_sessions_of(engine)
+        # In AUTOCOMMIT: an owner that is frozen while it renews a lease must leave no lock behind.
+        self._own = separate_async(engine)
         self._schema = check_schema(schema)
-        name = worker_name()
-        self._roster = Roster(self._subscriptions, name, self._codec, self._schema)
-        self._mark = NOTHING_READ
-        self._moved = asyncio.Condition()
-        self._hint = asyncio.Event()
+        codec = codec_of(registry)
+        self._roster = Roster(self._subscriptions, worker_name(), codec, self._schema)
+        self._watch = AsyncFeedWatch(engine, self._schema)
+        self._listener = AsyncCommitListener(engine, self._schema, self._watch.hint)
+        self._notifier = AsyncCommitNotifier(engine, schema=schema)
+        self._notifications = notifications
         self._stopping = asyncio.Event()
+        self._progress = asyncio.Event()
         self._errors: list[Exception] = []
-        self._workers: list[asyncio.Task[None]] = []
-        self._helpers: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -104,27 +113,37 @@ class AsyncSubscriptionRunner:
     async def start(self) -> None:
         """Make the subscriptions that aren't there yet, and begin.
 
-        :raises SubscriptionError: one was made with another number of partitions.
+        :raises SubscriptionError: one was made with other partitions, version or filter.
         """
-        if self._workers:
+        if self._tasks:
             raise RuntimeError("the runner was started before; make a new one")
-        async with AsyncSession(self._engine) as session:
-            await session.run_sync(self._create)
-            await session.commit()
-        self._loop = asyncio.get_running_loop()
-        listen(self._hear)
-        self._helpers = [_task(self._poll()), _task(self._keep_leases())]
-        self._workers = [_task(self._run(worker)) for worker in self._roster.workers]
+        try:
+            async with AsyncSession(self._own) as session:
+                await session.run_sync(self._roster.create)
+        except BaseException:
+            await self._own.dispose()  # nobody has to stop what has not begun
+            raise
+        self._watch.start()
+        if self._notifications:
+            self._listener.start()
+            await self._notifier.start()
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            *(loop.create_task(self._run(worker)) for worker in self._roster.workers),
+            loop.create_task(self._keep_leases()),
+        ]
 
     async def stop(self) -> None:
-        """End after the batches that are being handled, and give the leases back."""
+        """End after the events that are being handled, and give the leases back."""
         self._stopping.set()
-        await self._wake()
-        await asyncio.gather(*self._workers)
-        self._hint.set()
-        await asyncio.gather(*self._helpers)
-        if self._workers:
-            unlisten(self._hear)
+        self._roster.stop()
+        self._watch.wake()
+        await asyncio.gather(*self._tasks)
+        if self._notifications and self._tasks:
+            await self._listener.stop()
+            await self._notifier.stop()
+        await self._watch.stop()
+        await self._own.dispose()
 
     def raise_error(self) -> None:
         """Raise what has ended one of the subscriptions, if anything has."""
@@ -141,9 +160,9 @@ class AsyncSubscriptionRunner:
         :raises SubscriptionError: a subscription has stopped.
         """
         check_seconds("timeout_seconds", timeout_seconds)
-        async with AsyncSession(self._engine) as session:
+        async with AsyncSession(self._own) as session:
             mark = await session.run_sync(read_feed_mark, schema=self._schema)
-        if self._workers:
+        if self._tasks:
             await self._wait_for(mark.position, timeout_seconds)
             return
         async with self:
@@ -151,68 +170,73 @@ class AsyncSubscriptionRunner:
 
     async def _wait_for(self, target: int, timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds
-        while True:
-            async with AsyncSession(self._engine) as session:
-                if await session.run_sync(self._all_beyond, target):
-                    return
-            self.raise_error()
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"not at position {target} after {timeout_seconds} seconds")
-            await asyncio.sleep(0.01)
-
-    def _hear(self) -> None:
-        # A commit may be made in any thread.
-        self._loop.call_soon_threadsafe(self._hint.set)
-
-    def _create(self, session: Session) -> None:
-        for spec in self._subscriptions:
-            create_subscription(
-                session, spec.name, spec.partitions, spec.start_position, schema=self._schema
-            )
-
-    def _all_beyond(self, session: Session, target: int) -> bool:
-        return all(
-            at.position >= target
-            for spec in self._subscriptions
-            for at in load_checkpoints(session, spec.name, schema=self._schema)
-        )
+        self._roster.awaited(is_awaited=True)
+        self._watch.wake()
+        try:
+            while True:
+                self._progress.clear()
+                async with AsyncSession(self._own) as session:
+                    if await session.run_sync(self._roster.all_beyond, target):
+                        return
+                self.raise_error()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"not at position {target} after {timeout_seconds} seconds")
+                # Others may own a partition, and tell nobody here.
+                await pause(self._progress, min(left, 0.05))
+        finally:
+            self._roster.awaited(is_awaited=False)
 
     async def _run(self, worker: Worker) -> None:
+        try:
+            await self._obey_until_the_end(worker)
+            if worker.has_halted:
+                self._errors.append(worker.stopped())
+        except Exception as error:  # noqa: BLE001 - it must not be lost with the task
+            worker.ended_by(error)
+            self._errors.append(error)
+            with suppress(Exception):
+                await self._perform(worker, Halt())
+        worker.abandon()
+        self._progress.set()
+
+    async def _obey_until_the_end(self, worker: Worker) -> None:
         loop = loop_of(worker.subscription)
         command = loop.decide(Started())
-        ended_by: Exception | None = None
-        try:
-            while not isinstance(command, Release | Halt):
-                command = loop.decide(await self._obey(worker, command))
-            await self._perform(worker, command)
-            if isinstance(command, Halt):
-                ended_by = worker.stopped()
-        except Exception as error:  # noqa: BLE001 - it must not be lost with the task
-            ended_by = error
-        if ended_by is not None:
-            worker.log_end(ended_by)
-            self._errors.append(ended_by)
+        while not isinstance(command, Release):
+            command = loop.decide(await self._obey(worker, command))
+        await self._perform(worker, command)
 
     async def _obey(self, worker: Worker, command: Command) -> Happening:
         if self._stopping.is_set():
             return StopRequested()
         if isinstance(command, Pause):
-            await self._pause(command.seconds)
+            await pause(self._stopping, command.seconds)
             return Woken()
         if isinstance(command, Await):
-            await self._wait_beyond(worker)
+            await self._await(worker, command.seconds)
             return Woken()
         if isinstance(command, Acquire) and not self._roster.may_acquire(worker):
             return Refused()
         if worker.must_yield and worker.lease is not None:
             await self._perform(worker, Release())
             return LeaseLost()
-        return await self._perform(worker, command)
+        happening = await self._perform(worker, command)
+        if isinstance(happening, Delivered):
+            self._watch.seen(worker.position)
+        self._progress.set()
+        return happening
+
+    async def _await(self, worker: Worker, seconds: float | None) -> None:
+        if worker.needs_mark:
+            worker.needs_mark = False
+            self._watch.look()
+        await self._watch.wait(worker.position, worker.hints, seconds, lambda: worker.is_wanted)
 
     async def _perform(self, worker: Worker, command: Task) -> Happening:
         try:
-            async with AsyncSession(self._engine, expire_on_commit=False) as session:
-                steps = worker.perform(command, self._mark)
+            async with self._sessions() as session:
+                steps = worker.perform(command, self._watch.feed)
                 return await drive_async(session, worker.subscription, steps)
         except Exception as error:
             if not is_passing(error):
@@ -220,63 +244,17 @@ class AsyncSubscriptionRunner:
             worker.log_interruption(error)
             return Interrupted()
 
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-
-    async def _wait_beyond(self, worker: Worker) -> None:
-        async with self._moved:
-            await self._moved.wait_for(
-                lambda: (
-                    self._mark.position > worker.position
-                    or self._stopping.is_set()
-                    or worker.must_yield
-                )
-            )
-
-    async def _wake(self) -> None:
-        async with self._moved:
-            self._moved.notify_all()
-
-    async def _poll(self) -> None:
-        polls = Polls()
-        while not self._stopping.is_set():
-            self._hint.clear()
-            try:
-                async with AsyncSession(self._autocommit) as session:
-                    mark = await session.run_sync(read_feed_mark, schema=self._schema)
-            except (SQLAlchemyError, EventStoreError, OSError) as error:
-                log.warning(
-                    "the feed can't be read at the moment: %s",
-                    type(error).__qualname__,
-                    extra={"action": "feed_poll_failed"},
-                )
-                pause = polls.after_failure()
-            else:
-                pause = polls.after(self._mark, mark)
-                self._mark = mark
-                await self._wake()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._hint.wait(), pause)
-
     async def _keep_leases(self) -> None:
-        pause = min(spec.lease_seconds for spec in self._subscriptions) / 3
-        while not self._stopping.is_set():
+        failed = False
+        while not await pause(self._stopping, self._roster.renewal_seconds(failed=failed)):
             try:
-                async with AsyncSession(self._autocommit) as session:
+                async with AsyncSession(self._own) as session:
                     await session.run_sync(self._roster.renew)
-                await self._wake()
+                failed = False
+                self._watch.wake()
             except (SQLAlchemyError, EventStoreError, OSError) as error:
-                log.warning(
-                    "leases can't be renewed at the moment: %s",
-                    describe(error),
-                    extra={"action": "renewal_failed"},
-                )
-            await self._pause(pause)
+                failed = True
+                log_failed_renewal(error)
         with suppress(SQLAlchemyError, EventStoreError, OSError):
-            async with AsyncSession(self._engine) as session:
+            async with AsyncSession(self._own) as session:
                 await session.run_sync(self._roster.retire)
-
-
-def _task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    return asyncio.get_running_loop().create_task(work)

@@ -15,13 +15,16 @@ rules can be tested one by one. The whole of it::
        │        ├── attempts left: Pause, and try the event again
        └────────┴── none left: GiveUp (park, skip) or Halt (stop)
 
+    Interrupted ──▶ Pause, and the same again    LeaseLost ──▶ Pause, and Acquire
+
 A batch that failed, or in which the last owner died, is delivered again one event at a time, each
 attempt counted and committed before it is made: the event at fault is found, and one that kills
 its process is given up after as many attempts as any other. Healthy batches pay nothing for that:
 the mark of a batch in flight is the lease itself, which a dead owner didn't give back.
 
-What goes wrong outside of the handler (a lost connection, a server that restarts) is no event's
-fault: it is tried again for as long as it takes.
+What comes of a lost connection or a server that restarts, in the handler or outside of it, is no
+event's fault: it counts as no attempt, and is tried again for as long as it takes. If it happens
+again and again, single events are delivered, so that the rest flows.
 """
 
 from __future__ import annotations
@@ -64,6 +67,7 @@ class Delivered:
 
     events: int
     caught_up: bool  #: there was nothing more to read
+    unsaved: bool = False  #: what was scanned in vain is still to be saved
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,11 @@ class Failed:
 @dataclass(frozen=True, slots=True)
 class Stale:
     """A parked stream was let go while a batch that left it out was delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class AheadOfHead:
+    """The checkpoint lies behind the newest event: the store was restored to an earlier time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,7 @@ Happening: TypeAlias = (
     | Delivered
     | Failed
     | Stale
+    | AheadOfHead
     | Interrupted
     | LeaseLost
     | Woken
@@ -117,14 +127,14 @@ Happening: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Take the lease; answer Acquired, Refused or Interrupted."""
+    """Take the lease; answer Acquired, Refused, AheadOfHead or Interrupted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
     """Read, hand over and save the checkpoint, in one transaction.
 
-    Answer Delivered, Failed, Stale, LeaseLost or Interrupted.
+    Answer Delivered, Failed, Stale, AheadOfHead, LeaseLost or Interrupted.
     """
 
     limit: int  #: at most so many events
@@ -142,6 +152,8 @@ class GiveUp:
 class Await:
     """Wait until there may be events; answer Woken."""
 
+    seconds: float | None = None  #: and no longer than that
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
@@ -157,7 +169,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """End at the event that failed, and give the lease back."""
+    """Note down why it can't go on, give the lease back, and end; or answer Interrupted."""
 
 
 Command: TypeAlias = Acquire | Deliver | GiveUp | Await | Pause | Release | Halt
@@ -165,6 +177,10 @@ Command: TypeAlias = Acquire | Deliver | GiveUp | Await | Pause | Release | Halt
 #: Between attempts to reach a server that doesn't answer.
 _MAX_RECONNECT_SECONDS: Final = 5.0
 _FIRST_RECONNECT_SECONDS: Final = 0.05
+#: After so many interruptions in a row, a batch is not tried as a whole any more.
+_INTERRUPTED_BATCHES: Final = 3
+#: What was scanned in vain is saved so long after, at the latest.
+SAVE_AFTER_SECONDS: Final = 1.0
 
 
 class CatchUp:
@@ -187,11 +203,12 @@ class CatchUp:
         self._owns = False
         self._singles = 0  # so many events are still to be delivered one by one
         self._interruptions = 0
+        self._ending: GiveUp | Halt | None = None  # what is to be done about an event that failed
 
-    def decide(self, happening: Happening) -> Command:  # noqa: C901, PLR0911
+    def decide(self, happening: Happening) -> Command:  # noqa: C901, PLR0911, PLR0912
         """Return what to do now that this has happened."""
         if not isinstance(happening, Interrupted | Woken):
-            self._interruptions = 0
+            self._interruptions, self._ending = 0, None
         match happening:
             case Started():
                 return Acquire()
@@ -204,18 +221,27 @@ class CatchUp:
             case LeaseLost():
                 self._owns = False
                 return Pause(self._acquire_seconds)
-            case Delivered(events, caught_up):
+            case Delivered(events, caught_up, unsaved):
                 self._singles = 0 if caught_up else max(0, self._singles - events)
-                return Await() if caught_up else self._deliver()
+                if not caught_up:
+                    return self._deliver()
+                return Await(SAVE_AFTER_SECONDS if unsaved else None)
             case Failed(attempts):
                 return self._after_failure(attempts)
             case Stale():
                 return self._deliver()
+            case AheadOfHead():
+                self._ending = Halt()
+                return self._ending
             case Interrupted():
                 self._interruptions += 1
+                if self._interruptions >= _INTERRUPTED_BATCHES:
+                    self._singles = self._batch_size
                 return Pause(self._reconnect_seconds())
             case Woken():
-                return self._deliver() if self._owns else Acquire()
+                if not self._owns:
+                    return Acquire()
+                return self._ending or self._deliver()
             case StopRequested():
                 return Release()
 
@@ -230,9 +256,8 @@ class CatchUp:
             return self._deliver()
         if attempts < self._retry.max_attempts:
             return Pause(self._retry.wait_seconds(attempts, self._jitter()))
-        if self._on_failure is OnFailure.STOP:
-            return Halt()
-        return GiveUp(self._on_failure)
+        self._ending = Halt() if self._on_failure is OnFailure.STOP else GiveUp(self._on_failure)
+        return self._ending
 
     def _reconnect_seconds(self) -> float:
         longest = _FIRST_RECONNECT_SECONDS * 2.0 ** min(self._interruptions - 1, 62)

@@ -136,6 +136,8 @@ class Subscription:
     lease_seconds: float = field(default=30.0, kw_only=True)
     partitions: int = field(default=1, kw_only=True)  #: by streams; work is shared out by them
     external: bool = field(default=False, kw_only=True)
+    #: Of what the handler makes: a subscription that goes on must have the one it was made with.
+    version: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         check_text("name", self.name, MAX_ID_LENGTH)
@@ -159,6 +161,8 @@ class Subscription:
             raise ValueError("partitions must be at least 1")
         if not isinstance(self.external, bool):
             raise TypeError(f"external must be a bool, not {self.external!r}")
+        if check_number("version", self.version) == 0:
+            raise ValueError("version must be at least 1")
 
     @property
     def start_position(self) -> int | datetime | None:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
+from eventstore.errors import ConnectionUnusable
+from eventstore.operations.transactions import begin_read_committed, connection_of
 from eventstore.subscriptions.definition import Delivery
-from eventstore.subscriptions.worker import TRANSACTION_ENDED, Ask, Commit, Hand
+from eventstore.subscriptions.failures import is_idle_too_long
+from eventstore.subscriptions.steps import Ask, Commit, Hand
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
+    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
     from eventstore.subscriptions.definition import Subscription
-    from eventstore.subscriptions.worker import Step
+    from eventstore.subscriptions.steps import Step
 
 R = TypeVar("R")
+
+_CONNECTION_FAILURE: Final = "08006"
+_TRANSACTION_ENDED: Final = (
+    "the handler has committed or rolled back the session that it was given; its writes are "
+    "committed together with the checkpoint"
+)
 
 #: The name of the subscription whose handler is at work in this thread or task.
 handling: ContextVar[str | None] = ContextVar("handling", default=None)
@@ -31,6 +41,22 @@ def _handling(subscription: Subscription) -> Iterator[None]:
         yield
     finally:
         handling.reset(token)
+
+
+@contextmanager
+def _outages_told(connection: Connection) -> Iterator[None]:
+    """Tell a connection that was lost under a handler, whatever the handler makes of it."""
+    try:
+        yield
+    except Exception as error:
+        if connection.invalidated and not is_idle_too_long(error):
+            raise ConnectionUnusable(_CONNECTION_FAILURE) from error
+        raise
+
+
+def _ask(session: Session, operation: Callable[[Session], Any]) -> Any:
+    begin_read_committed(session)
+    return operation(session)
 
 
 def drive(session: Session, subscription: Subscription, steps: Generator[Step, Any, R]) -> R:
@@ -51,17 +77,17 @@ def drive(session: Session, subscription: Subscription, steps: Generator[Step, A
 def _answer(session: Session, subscription: Subscription, step: Step) -> Any:
     match step:
         case Ask(operation):
-            return operation(session)
+            return _ask(session, operation)
         case Hand(event, attempt) if subscription.external:
             with _handling(subscription):
                 subscription.handler(Delivery(event=event, attempt=attempt))
         case Hand(event):
-            transaction = session.get_transaction()
-            with _handling(subscription):
+            transaction, connection = session.get_transaction(), connection_of(session)
+            with _handling(subscription), _outages_told(connection):
                 subscription.handler(session, event)
-            if session.get_transaction() is not transaction:
-                raise RuntimeError(TRANSACTION_ENDED)
-            session.flush()
+                if session.get_transaction() is not transaction:
+                    raise RuntimeError(_TRANSACTION_ENDED)
+                session.flush()
         case Commit():
             session.commit()
     return None
@@ -87,17 +113,18 @@ async def drive_async(
 async def _answer_async(session: AsyncSession, subscription: Subscription, step: Step) -> Any:
     match step:
         case Ask(operation):
-            return await session.run_sync(operation)
+            return await session.run_sync(_ask, operation)
         case Hand(event, attempt) if subscription.external:
             with _handling(subscription):
                 await subscription.handler(Delivery(event=event, attempt=attempt))
         case Hand(event):
             transaction = session.sync_session.get_transaction()
-            with _handling(subscription):
+            connection = connection_of(session.sync_session)
+            with _handling(subscription), _outages_told(connection):
                 await subscription.handler(session, event)
-            if session.sync_session.get_transaction() is not transaction:
-                raise RuntimeError(TRANSACTION_ENDED)
-            await session.flush()
+                if session.sync_session.get_transaction() is not transaction:
+                    raise RuntimeError(_TRANSACTION_ENDED)
+                await session.flush()
         case Commit():
             await session.commit()
     return None

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy.orm import Session
-
-from eventstore.operations.deliveries import read_parked_events
+from eventstore.operations.deliveries import limit_idle, read_parked_events
 from eventstore.operations.parking import (
     ParkedStream,
     checkpoint_of_stream,
@@ -23,19 +21,23 @@ from eventstore.operations.parking import (
 )
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema, check_stream_id
-from eventstore.subscriptions.driving import drive
-from eventstore.subscriptions.worker import Ask, Commit, Failure, Hand, failure_of
+from eventstore.subscriptions.driving import drive, drive_async
+from eventstore.subscriptions.engines import async_sessions_of, sessions_of
+from eventstore.subscriptions.failures import Failure, failure_of, is_outage
+from eventstore.subscriptions.steps import Ask, Commit, Hand
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+    from sqlalchemy.orm import Session, sessionmaker
 
     from eventstore.codec import PayloadCodec
     from eventstore.operations.deliveries import StoredEvent
     from eventstore.registry import EventRegistry
     from eventstore.subscriptions.definition import Subscription
-    from eventstore.subscriptions.worker import Step
+    from eventstore.subscriptions.steps import Step
 
 #: What one transaction of a replay has led to: there is more, it is over, or an event has failed.
 Outcome: TypeAlias = "bool | Failure"
@@ -49,7 +51,7 @@ def parked_streams(
 
 
 def replay_parked(
-    engine: Engine,
+    engine: Engine | sessionmaker[Any],
     subscription: Subscription,
     stream_id: str | None = None,
     *,
@@ -58,25 +60,49 @@ def replay_parked(
 ) -> list[ParkedStream]:
     """Deliver a parked stream again, or all of them, and return those that are still parked.
 
-    The subscription may run meanwhile. A stream whose every event was handled flows again; one
-    in which an event fails stays parked from that event on.
+    ``engine`` is an Engine, or the application's own ``sessionmaker``, as a runner takes it. The
+    subscription may run meanwhile. A stream whose every event was handled flows again; one in which
+    an event fails stays parked from that event on.
     """
-    if stream_id is not None:
-        check_stream_id(stream_id)
-    replay = Replay(subscription, codec_of(registry), check_schema(schema))
-    engine = engine.execution_options(isolation_level="READ COMMITTED")
-    with Session(engine) as session:
-        waiting = list_parked(session, subscription.name, stream_id, schema=schema)
+    replay = Replay(subscription, stream_id, codec_of(registry), check_schema(schema))
+    sessions, _ = sessions_of(engine)
+    with sessions() as session:
+        waiting = replay.waiting(session)
     for parked in waiting:
         outcome: Outcome = True
         while outcome is True:
-            with Session(engine) as session:
+            with sessions() as session:
                 outcome = drive(session, subscription, replay.next_event(parked))
         if isinstance(outcome, Failure):
-            with Session(engine) as session:
+            with sessions() as session:
                 drive(session, subscription, replay.note(parked, outcome))
-    with Session(engine) as session:
-        return list_parked(session, subscription.name, stream_id, schema=schema)
+    with sessions() as session:
+        return replay.waiting(session)
+
+
+async def replay_parked_async(
+    engine: AsyncEngine | async_sessionmaker[Any],
+    subscription: Subscription,
+    stream_id: str | None = None,
+    *,
+    registry: EventRegistry | None = None,
+    schema: str | None = None,
+) -> list[ParkedStream]:
+    """Do the same as :func:`replay_parked`, awaiting."""
+    replay = Replay(subscription, stream_id, codec_of(registry), check_schema(schema))
+    sessions, _ = async_sessions_of(engine)
+    async with sessions() as session:
+        waiting = await session.run_sync(replay.waiting)
+    for parked in waiting:
+        outcome: Outcome = True
+        while outcome is True:
+            async with sessions() as session:
+                outcome = await drive_async(session, subscription, replay.next_event(parked))
+        if isinstance(outcome, Failure):
+            async with sessions() as session:
+                await drive_async(session, subscription, replay.note(parked, outcome))
+    async with sessions() as session:
+        return await session.run_sync(replay.waiting)
 
 
 def discard_parked(
@@ -97,13 +123,30 @@ def discard_parked(
 class Replay:
     """The steps of a replay, which a thread or a task performs."""
 
-    def __init__(self, subscription: Subscription, codec: PayloadCodec, schema: str | None) -> None:
+    def __init__(
+        self,
+        subscription: Subscription,
+        stream_id: str | None,
+        codec: PayloadCodec,
+        schema: str | None,
+    ) -> None:
+        if stream_id is not None:
+            check_stream_id(stream_id)
         self._subscription = subscription
+        self._stream_id = stream_id
         self._codec = codec
         self._schema = schema
 
+    def waiting(self, session: Session) -> list[ParkedStream]:
+        """Return the streams that are to be replayed."""
+        name = self._subscription.name
+        return list_parked(session, name, self._stream_id, schema=self._schema)
+
     def next_event(self, parked: ParkedStream) -> Generator[Step, Any, Outcome]:
         """Deliver the event from which the stream waits, and move its entry on, or remove it."""
+        # A process that is frozen must not keep the rows that it has locked.
+        seconds = self._subscription.lease_seconds
+        yield Ask(lambda session: limit_idle(session, seconds))
         waiting = yield Ask(lambda session: self._lock(session, parked))
         if waiting is None:
             return False
@@ -111,13 +154,16 @@ class Replay:
         events = yield Ask(lambda session: self._read(session, waiting, waiting.position, until, 2))
         if events and self._subscription.external:
             yield Commit()
-        for stored in events[:1]:
-            try:
+        try:
+            for stored in events[:1]:
                 for event in stored.decoded(self._codec, self._subscription.filters):
                     yield Hand(event, waiting.attempts + 1)
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
-                return failure_of(stored, error, waiting.attempts + 1)
-        return (yield from self._move_on(waiting, events))
+            # Errors of the commit too are the event's: constraints that are checked at the end.
+            return (yield from self._move_on(waiting, events))
+        except Exception as error:
+            if not events or is_outage(error):
+                raise
+            return failure_of(events[0], error, waiting.attempts + 1)
 
     def _move_on(
         self, waiting: ParkedStream, events: list[StoredEvent]

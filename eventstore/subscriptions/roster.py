@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from typing import TYPE_CHECKING, Final
 
+from eventstore.operations.checkpoints import Definition, create_subscription, load_checkpoints
 from eventstore.operations.leases import announce_worker, renew_lease, retire_worker
 from eventstore.operations.transactions import commit
 from eventstore.subscriptions.catch_up import CatchUp
 from eventstore.subscriptions.definition import Subscription
+from eventstore.subscriptions.failures import describe
 from eventstore.subscriptions.worker import Worker
 
 if TYPE_CHECKING:
@@ -20,8 +24,14 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventstore.codec import PayloadCodec
+    from eventstore.operations.leases import Crew
 
 
+log = logging.getLogger("eventstore.subscriptions")
+
+#: Leases are renewed so many times before they would run out; and so much sooner after a failure.
+_RENEWALS: Final = 3
+_SOONER: Final = 10
 #: How often a stand-by asks whether the owner is still there, at least.
 LONGEST_ACQUIRE_SECONDS: Final = 1.0
 
@@ -55,9 +65,13 @@ def worker_name() -> str:
     return f"{socket.gethostname()[:200]}:{os.getpid()}:{uuid.uuid4().hex[:12]}"
 
 
-def share_of(partitions: int, workers: int) -> int:
-    """Return how many partitions a worker may have: so many that all are taken."""
-    return -(-partitions // max(1, workers))
+def share_of(partitions: int, crew: Crew) -> int:
+    """Return how many partitions a worker may have: all shares together are all partitions.
+
+    They differ by one at most; the first in the order of names have one more.
+    """
+    each, left = divmod(partitions, max(1, crew.workers))
+    return each + (crew.rank < left)
 
 
 class Roster:
@@ -81,6 +95,39 @@ class Roster:
         self._shares = {spec.name: spec.partitions for spec in subscriptions}
         self._lock = threading.Lock()
 
+    def renewal_seconds(self, *, failed: bool = False) -> float:
+        """Return how long to wait before leases are renewed again."""
+        pause = min(spec.lease_seconds for spec in self._subscriptions) / _RENEWALS
+        return pause / _SOONER if failed else pause
+
+    def create(self, session: Session) -> None:
+        """Make the subscriptions that aren't there yet, and say that this process is; commit."""
+        for spec in self._subscriptions:
+            definition = Definition(spec.partitions, spec.version, spec.filter_fingerprint)
+            create_subscription(
+                session, spec.name, definition, spec.start_position, schema=self._schema
+            )
+        commit(session)
+        self.renew(session)
+
+    def stop(self) -> None:
+        """Let each worker end after the event that it is handling."""
+        for worker in self.workers:
+            worker.must_stop = True
+
+    def awaited(self, *, is_awaited: bool) -> None:
+        """Say whether somebody waits for the checkpoints."""
+        for worker in self.workers:
+            worker.is_awaited = is_awaited
+
+    def all_beyond(self, session: Session, position: int) -> bool:
+        """Tell whether every checkpoint, whoever moves it, has come to a position."""
+        return all(
+            at.position >= position
+            for spec in self._subscriptions
+            for at in load_checkpoints(session, spec.name, schema=self._schema)
+        )
+
     def may_acquire(self, worker: Worker) -> bool:
         """Tell whether the worker may take its partition, within this process's share."""
         spec = worker.subscription
@@ -96,19 +143,22 @@ class Roster:
         """
         for spec in self._subscriptions:
             if spec.partitions > 1:
-                workers = announce_worker(
+                crew = announce_worker(
                     session, spec.name, self._name, spec.lease_seconds, schema=self._schema
                 )
                 commit(session)
-                self._shares[spec.name] = share_of(spec.partitions, workers)
+                self._shares[spec.name] = share_of(spec.partitions, crew)
             owned = [worker for worker in self._workers_of(spec) if worker.lease is not None]
             for worker in owned:
                 lease = worker.lease
                 if lease is None:
                     continue  # it was given back meanwhile
-                renewed = renew_lease(session, lease, spec.lease_seconds, schema=self._schema)
+                asked_at = time.monotonic()
+                is_ours = renew_lease(session, lease, spec.lease_seconds, schema=self._schema)
                 commit(session)
-                if not renewed and worker.lease == lease:
+                if is_ours:
+                    worker.renewed(lease, asked_at)
+                elif worker.lease == lease:
                     worker.must_yield = True
             for worker in owned[self._shares[spec.name] :]:
                 worker.must_yield = True
@@ -122,3 +172,12 @@ class Roster:
 
     def _workers_of(self, spec: Subscription) -> list[Worker]:
         return [worker for worker in self.workers if worker.subscription is spec]
+
+
+def log_failed_renewal(error: Exception) -> None:
+    """Say that leases can't be renewed; it will be tried again, and soon."""
+    log.warning(
+        "leases can't be renewed at the moment: %s",
+        describe(error),
+        extra={"action": "renewal_failed"},
+    )

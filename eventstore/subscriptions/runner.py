@@ -7,24 +7,22 @@ only while it delivers.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from eventstore.errors import EventStoreError
-from eventstore.operations.checkpoints import create_subscription, load_checkpoints
 from eventstore.operations.read import read_feed_mark
-from eventstore.operations.transactions import commit
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema
 from eventstore.subscriptions.catch_up import (
     Acquire,
     Await,
+    Delivered,
     Halt,
     Happening,
     Interrupted,
@@ -38,14 +36,17 @@ from eventstore.subscriptions.catch_up import (
 )
 from eventstore.subscriptions.definition import Subscription, check_seconds
 from eventstore.subscriptions.driving import drive
+from eventstore.subscriptions.engines import separate, sessions_of
+from eventstore.subscriptions.failures import is_passing
 from eventstore.subscriptions.notifications import CommitListener, CommitNotifier
-from eventstore.subscriptions.roster import Roster, check_subscriptions, loop_of, worker_name
-from eventstore.subscriptions.wake_up import FeedWatch
-from eventstore.subscriptions.worker import (
-    Worker,
-    describe,
-    is_passing,
+from eventstore.subscriptions.roster import (
+    Roster,
+    check_subscriptions,
+    log_failed_renewal,
+    loop_of,
+    worker_name,
 )
+from eventstore.subscriptions.wake_up import FeedWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,28 +54,29 @@ if TYPE_CHECKING:
     from typing import Self
 
     from sqlalchemy import Engine
+    from sqlalchemy.orm import sessionmaker
 
     from eventstore.registry import EventRegistry
     from eventstore.subscriptions.catch_up import Command
-    from eventstore.subscriptions.worker import Task
-
-log = logging.getLogger("eventstore.subscriptions")
+    from eventstore.subscriptions.worker import Task, Worker
 
 
 class SubscriptionRunner:
     """Subscriptions, run by threads of this process until it is stopped.
 
     Any number of processes may run the same subscriptions: the partitions are shared out among
-    them, and those of a process that dies are taken over once its leases have run out. It opens
-    sessions of its own on ``engine``, in READ COMMITTED: at most one for each partition, and four
-    more. ``registry`` and ``schema`` are those of the store. ``notifications=False`` does without
-    LISTEN and NOTIFY, as behind a pooler in transaction mode: other processes' events then come
-    with the next poll, at most a tenth of a second later.
+    them, and those of a process that dies are taken over once its leases have run out.
+
+    ``engine`` is an Engine, or the application's own ``sessionmaker``, bound to one: then handlers
+    get its sessions, always in READ COMMITTED. They take at most one connection of it for each
+    partition; what the runner does beside has four of its own, made in the same way. ``registry``
+    and ``schema`` are those of the store. ``notifications=False`` does without LISTEN and NOTIFY:
+    other processes' events then come with the next poll, at most a tenth of a second later.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Engine | sessionmaker[Any],
         subscriptions: Sequence[Subscription],
         *,
         registry: EventRegistry | None = None,
@@ -82,13 +84,12 @@ class SubscriptionRunner:
         notifications: bool = True,
     ) -> None:
         self._subscriptions = check_subscriptions(subscriptions)
-        self._engine = engine.execution_options(isolation_level="READ COMMITTED")
-        # An owner that is frozen while it renews its lease must leave no lock behind.
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._codec = codec_of(registry)
+        self._sessions, engine = sessions_of(engine)
+        # In AUTOCOMMIT: an owner that is frozen while it renews a lease must leave no lock behind.
+        self._own = separate(engine)
         self._schema = check_schema(schema)
-        self._name = worker_name()
-        self._roster = Roster(self._subscriptions, self._name, self._codec, self._schema)
+        codec = codec_of(registry)
+        self._roster = Roster(self._subscriptions, worker_name(), codec, self._schema)
         self._watch = FeedWatch(engine, self._schema)
         self._listener = CommitListener(engine, self._schema, self._watch.hint)
         self._notifier = CommitNotifier(engine, schema=schema)
@@ -115,16 +116,16 @@ class SubscriptionRunner:
     def start(self) -> None:
         """Make the subscriptions that aren't there yet, and begin.
 
-        :raises SubscriptionError: one was made with another number of partitions.
+        :raises SubscriptionError: one was made with other partitions, version or filter.
         """
         if self._threads:
             raise RuntimeError("the runner was started before; make a new one")
-        with Session(self._engine) as session:
-            for spec in self._subscriptions:
-                create_subscription(
-                    session, spec.name, spec.partitions, spec.start_position, schema=self._schema
-                )
-            commit(session)
+        try:
+            with Session(self._own) as session:
+                self._roster.create(session)
+        except BaseException:
+            self._own.dispose()  # nobody has to stop what has not begun
+            raise
         self._threads = [
             threading.Thread(
                 target=self._run,
@@ -145,8 +146,9 @@ class SubscriptionRunner:
             thread.start()
 
     def stop(self) -> None:
-        """End after the batches that are being handled, and give the leases back."""
+        """End after the events that are being handled, and give the leases back."""
         self._stopping.set()
+        self._roster.stop()
         self._watch.wake()
         for thread in self._threads:
             thread.join()
@@ -154,6 +156,7 @@ class SubscriptionRunner:
             self._listener.stop()
             self._notifier.stop()
         self._watch.stop()
+        self._own.dispose()
 
     def raise_error(self) -> None:
         """Raise what has ended one of the subscriptions, if anything has."""
@@ -170,7 +173,7 @@ class SubscriptionRunner:
         :raises SubscriptionError: a subscription has stopped.
         """
         check_seconds("timeout_seconds", timeout_seconds)
-        with Session(self._engine) as session:
+        with Session(self._own) as session:
             target = read_feed_mark(session, schema=self._schema).position
         if self._threads:
             self._wait_for(target, timeout_seconds)
@@ -180,40 +183,44 @@ class SubscriptionRunner:
 
     def _wait_for(self, target: int, timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds
-        while not self._all_beyond(target):
-            self.raise_error()
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"not at position {target} after {timeout_seconds} seconds")
-            with self._progress:
-                # Others may own a partition, and tell nobody here.
-                self._progress.wait(min(left, 0.05))
+        self._roster.awaited(is_awaited=True)
+        self._watch.wake()
+        try:
+            while not self._all_beyond(target):
+                self.raise_error()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"not at position {target} after {timeout_seconds} seconds")
+                with self._progress:
+                    # Others may own a partition, and tell nobody here.
+                    self._progress.wait(min(left, 0.05))
+        finally:
+            self._roster.awaited(is_awaited=False)
 
     def _all_beyond(self, target: int) -> bool:
-        with Session(self._engine) as session:
-            return all(
-                at.position >= target
-                for spec in self._subscriptions
-                for at in load_checkpoints(session, spec.name, schema=self._schema)
-            )
+        with Session(self._own) as session:
+            return self._roster.all_beyond(session, target)
 
     def _run(self, worker: Worker) -> None:
-        loop = loop_of(worker.subscription)
-        ended_by: Exception | None = None
-        command = loop.decide(Started())
         try:
-            while not isinstance(command, Release | Halt):
-                command = loop.decide(self._obey(worker, command))
-            self._perform(worker, command)
-            if isinstance(command, Halt):
-                ended_by = worker.stopped()
+            self._obey_until_the_end(worker)
+            if worker.has_halted:
+                self._errors.append(worker.stopped())
         except Exception as error:  # noqa: BLE001 - it must not be lost with the thread
-            ended_by = error
-        if ended_by is not None:
-            worker.log_end(ended_by)
-            self._errors.append(ended_by)
+            worker.ended_by(error)
+            self._errors.append(error)
+            with suppress(Exception):
+                self._perform(worker, Halt())
+        worker.abandon()
         with self._progress:
             self._progress.notify_all()
+
+    def _obey_until_the_end(self, worker: Worker) -> None:
+        loop = loop_of(worker.subscription)
+        command = loop.decide(Started())
+        while not isinstance(command, Release):
+            command = loop.decide(self._obey(worker, command))
+        self._perform(worker, command)
 
     def _obey(self, worker: Worker, command: Command) -> Happening:
         if self._stopping.is_set():
@@ -222,9 +229,7 @@ class SubscriptionRunner:
             self._stopping.wait(command.seconds)
             return Woken()
         if isinstance(command, Await):
-            self._watch.wait_beyond(
-                worker.position, lambda: self._stopping.is_set() or worker.must_yield
-            )
+            self._await(worker, command.seconds)
             return Woken()
         if isinstance(command, Acquire) and not self._roster.may_acquire(worker):
             return Refused()
@@ -232,14 +237,22 @@ class SubscriptionRunner:
             self._perform(worker, Release())
             return LeaseLost()
         happening = self._perform(worker, command)
+        if isinstance(happening, Delivered):
+            self._watch.seen(worker.position)
         with self._progress:
             self._progress.notify_all()
         return happening
 
+    def _await(self, worker: Worker, seconds: float | None) -> None:
+        if worker.needs_mark:
+            worker.needs_mark = False
+            self._watch.look()
+        self._watch.wait(worker.position, worker.hints, seconds, lambda: worker.is_wanted)
+
     def _perform(self, worker: Worker, command: Task) -> Happening:
         try:
-            with Session(self._engine) as session:
-                steps = worker.perform(command, self._watch.mark)
+            with self._sessions() as session:
+                steps = worker.perform(command, self._watch.feed)
                 return drive(session, worker.subscription, steps)
         except Exception as error:
             if not is_passing(error):
@@ -248,19 +261,15 @@ class SubscriptionRunner:
             return Interrupted()
 
     def _keep_leases(self) -> None:
-        pause = min(spec.lease_seconds for spec in self._subscriptions) / 3
-        while True:
+        failed = False
+        while not self._stopping.wait(self._roster.renewal_seconds(failed=failed)):
             try:
-                with Session(self._autocommit) as session:
+                with Session(self._own) as session:
                     self._roster.renew(session)
+                failed = False
                 self._watch.wake()
             except (SQLAlchemyError, EventStoreError) as error:
-                log.warning(
-                    "leases can't be renewed at the moment: %s",
-                    describe(error),
-                    extra={"action": "renewal_failed"},
-                )
-            if self._stopping.wait(pause):
-                break
-        with suppress(SQLAlchemyError, EventStoreError), Session(self._engine) as session:
+                failed = True
+                log_failed_renewal(error)
+        with suppress(SQLAlchemyError, EventStoreError), Session(self._own) as session:
             self._roster.retire(session)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from eventstore.errors import SubscriptionError
-from eventstore.operations.checkpoints import load_checkpoints
+from eventstore.operations.checkpoints import has_scanned
 from eventstore.operations.status import PartitionStatus, read_status
 from eventstore.streams import check_number, check_schema
 from eventstore.subscriptions.definition import check_seconds
@@ -85,8 +85,7 @@ async def wait_for_async(
 
 
 def _has_reached(session: Session, subscription: str, position: int, schema: str | None) -> bool:
-    at = load_checkpoints(session, subscription, schema=schema)
-    return bool(at) and min(each.position for each in at) >= position
+    return has_scanned(session, subscription, position, schema=schema)
 
 
 def _pauses(subscription: str, position: int, timeout_seconds: float) -> Iterator[float | None]:

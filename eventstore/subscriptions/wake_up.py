@@ -1,16 +1,19 @@
 """Know how far the feed can be read, for all subscriptions of a process: one poll, and hints.
 
 The mark of the fence is read again and again, with a pause that grows to a tenth of a second while
-nothing happens. A hint (a commit in this process, a notification from another one) ends the
-pause; none is ever needed. While a transaction holds the mark below the newest number, the pause
-stays short: what becomes readable then comes without another append.
+nothing happens; while no number is handed out, the sequence alone is looked at. A hint (a commit in
+this process, a notification from another one) sends the workers to look by themselves at once: as
+far as numbers follow one another without a gap, events can be read without a look at the fence.
+Where there is a gap, the mark is asked for. No hint is ever needed.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from typing import TYPE_CHECKING, Final
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -18,7 +21,9 @@ from sqlalchemy.orm import Session
 from eventstore.errors import EventStoreError
 from eventstore.operations.commits import listen, unlisten
 from eventstore.operations.fence import Mark
-from eventstore.operations.read import read_feed_mark
+from eventstore.operations.read import read_newer_mark
+from eventstore.subscriptions.engines import separate
+from eventstore.subscriptions.failures import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +32,30 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("eventstore.subscriptions")
 
-SHORTEST_POLL_SECONDS: Final = 0.002
+SHORTEST_POLL_SECONDS: Final = 0.004
 LONGEST_POLL_SECONDS: Final = 0.1
 _GROWTH: Final = 1.5
-NOTHING_READ: Final = Mark(0, 0)
+
+
+class Feed(NamedTuple):
+    """What is known of the feed, when a worker looks at it."""
+
+    mark: Mark  #: how far it can be read, for sure
+    hints: int  #: how many there were of events behind the mark
+
+    def concerns(self, position: int, hints: int) -> bool:
+        """Tell whether there may be something to do for who has come so far."""
+        # A head before the position: the store was restored to an earlier time.
+        return self.mark.position > position or self.mark.head < position or self.hints != hints
+
+    def seen(self, position: int) -> Feed:
+        """Return the same, where somebody has read up to a position."""
+        if position <= self.mark.position:
+            return self
+        return self._replace(mark=Mark(position, max(position, self.mark.head)))
+
+
+NOTHING_KNOWN: Final = Feed(Mark(0, sys.maxsize), 0)
 
 
 class Polls:
@@ -54,21 +79,21 @@ class Polls:
 
 
 class FeedWatch:
-    """The mark as last read by a thread of its own; workers wait here for it to move."""
+    """What is known of the feed, kept up to date by a thread; workers wait here for news."""
 
     def __init__(self, engine: Engine, schema: str | None) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = separate(engine)
         self._schema = schema
-        self._mark = NOTHING_READ
-        self._moved = threading.Condition()
-        self._hint = threading.Event()
-        self._stopping = False
+        self._feed = NOTHING_KNOWN
+        self._changed = threading.Condition()
+        self._wanted = threading.Event()
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="eventstore-feed", daemon=True)
 
     @property
-    def mark(self) -> Mark:
+    def feed(self) -> Feed:
         """How far the feed can be read."""
-        return self._mark
+        return self._feed
 
     def start(self) -> None:
         """Begin to poll."""
@@ -76,50 +101,85 @@ class FeedWatch:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and with it everybody's waiting."""
+        """End; who waits here must have been told before, by :meth:`wake`."""
         unlisten(self.hint)
-        self._stopping = True
-        self._hint.set()
+        self._stopping.set()
+        self._wanted.set()
         if self._thread.ident is not None:
             self._thread.join()
+        self._engine.dispose()
 
     def hint(self) -> None:
-        """Look now: there may be something new."""
-        self._hint.set()
+        """There may be something new: let everybody who waits look."""
+        with self._changed:
+            self._feed = self._feed._replace(hints=self._feed.hints + 1)
+            self._changed.notify_all()
+
+    def look(self) -> None:
+        """Read the mark soon: there may be something that can't be read without it."""
+        self._wanted.set()
+
+    def seen(self, position: int) -> None:
+        """Note that somebody has read up to a position."""
+        if position > self._feed.mark.position:
+            with self._changed:
+                self._feed = self._feed.seen(position)
 
     def wake(self) -> None:
-        """Let everybody who waits look whether he is to go on."""
-        with self._moved:
-            self._moved.notify_all()
+        """Let everybody who waits see whether he is to go on."""
+        with self._changed:
+            self._changed.notify_all()
 
-    def wait_beyond(self, position: int, interrupted: Callable[[], bool]) -> None:
-        """Wait until there is more to read, or until ``interrupted`` after a :meth:`wake`."""
-        with self._moved:
-            self._moved.wait_for(lambda: self._mark.position > position or interrupted())
+    def wait(
+        self,
+        position: int,
+        hints: int,
+        seconds: float | None,
+        interrupted: Callable[[], bool],
+    ) -> None:
+        """Wait for news, for so long, or until ``interrupted`` after a :meth:`wake`."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._feed.concerns(position, hints) or interrupted(), seconds
+            )
 
     def _poll(self) -> None:
         polls = Polls()
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 # One session for as long as it lasts: a checkout for each look costs more than it.
                 with Session(self._engine) as session:
-                    while not self._stopping:
-                        self._hint.clear()
-                        mark = read_feed_mark(session, schema=self._schema)
-                        pause = polls.after(self._mark, mark)
-                        self._publish(mark)
-                        self._hint.wait(pause)
+                    self._poll_by(session, polls)
             except (SQLAlchemyError, EventStoreError) as error:
-                log.warning(
-                    "the feed can't be read at the moment: %s",
-                    type(error).__qualname__,
-                    extra={"action": "feed_poll_failed"},
-                )
-                self._hint.wait(polls.after_failure())
+                log_failed_poll(error)
+                self._stopping.wait(polls.after_failure())
 
-    def _publish(self, mark: Mark) -> None:
-        moved = mark.position != self._mark.position
-        with self._moved:
-            self._mark = mark
-            if moved:
-                self._moved.notify_all()
+    def _poll_by(self, session: Session, polls: Polls) -> None:
+        while not self._stopping.is_set():
+            began, known = time.monotonic(), self._feed.mark
+            mark = read_newer_mark(session, known, schema=self._schema)
+            self._publish(known, mark)
+            if self._wanted.wait(polls.after(known, mark)):
+                self._wanted.clear()
+                # Not more often, however many ask.
+                self._stopping.wait(began + SHORTEST_POLL_SECONDS - time.monotonic())
+
+    def _publish(self, known: Mark, mark: Mark) -> None:
+        if mark == known:
+            return
+        with self._changed:
+            feed = self._feed._replace(mark=mark)
+            # A worker may have been further ahead than this look.
+            if self._feed.mark != known:
+                feed = feed.seen(self._feed.mark.position)
+            self._feed = feed
+            self._changed.notify_all()
+
+
+def log_failed_poll(error: Exception) -> None:
+    """Say that the feed can't be read; it will be tried again."""
+    log.warning(
+        "the feed can't be read at the moment: %s",
+        describe(error),
+        extra={"action": "feed_poll_failed"},
+    )

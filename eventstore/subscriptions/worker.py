@@ -8,16 +8,11 @@ waits, or awaits. So the thread runner and the task runner share every decision.
 from __future__ import annotations
 
 import logging
-import traceback
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-
-from eventstore.errors import EventStoreError, SubscriptionError
+from eventstore.errors import SubscriptionError
 from eventstore.operations.checkpoints import (
     Checkpoint,
     load_owned,
@@ -25,14 +20,15 @@ from eventstore.operations.checkpoints import (
     note_error,
     save_checkpoint,
 )
-from eventstore.operations.conflicts import constraint_of, sqlstate_of
 from eventstore.operations.deliveries import Slice, limit_idle, read_slice
 from eventstore.operations.leases import acquire_lease, release_lease
 from eventstore.operations.parking import park_stream
 from eventstore.operations.read import read_feed_mark
 from eventstore.subscriptions.catch_up import (
+    SAVE_AFTER_SECONDS,
     Acquire,
     Acquired,
+    AheadOfHead,
     Deliver,
     Delivered,
     Failed,
@@ -46,62 +42,52 @@ from eventstore.subscriptions.catch_up import (
     StopRequested,
 )
 from eventstore.subscriptions.definition import PARK, OnFailure
+from eventstore.subscriptions.failures import (
+    Failure,
+    describe,
+    failure_of,
+    is_idle_too_long,
+    is_left_broken,
+    is_outage,
+)
+from eventstore.subscriptions.steps import Ask, Commit, Hand, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy.orm import Session
 
     from eventstore.codec import PayloadCodec
-    from eventstore.events import AnyEnvelope
     from eventstore.operations.deliveries import StoredEvent
     from eventstore.operations.fence import Mark
     from eventstore.operations.leases import Lease
     from eventstore.subscriptions.definition import Subscription
+    from eventstore.subscriptions.wake_up import Feed
 
 log = logging.getLogger("eventstore.subscriptions")
 
-#: Of a traceback, its end: that is where the error was raised.
-_MAX_TRACEBACK: Final = 8_000
-_MAX_MESSAGE: Final = 1_000
-TRANSACTION_ENDED: Final = (
-    "the handler has committed or rolled back the session that it was given; its writes are "
-    "committed together with the checkpoint"
+#: A read covers at most so many positions: one that finds nothing ends soon.
+SCAN_POSITIONS: Final = 100_000
+#: An event that seems to end its process is tried by itself at least so often: once may be chance.
+_LEAST_DEATHS: Final = 2
+_AHEAD_OF_HEAD: Final = (
+    "its checkpoint {} is ahead of the newest event, {}: the store was restored to an earlier "
+    "time; what the subscription has made is of events that are no more: make it anew, after "
+    "reset_subscription()"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Run the operation on the session, and send what it returns."""
-
-    operation: Callable[[Session], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Hand:
-    """Call the handler, and flush what it left in the session."""
-
-    event: AnyEnvelope
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """Commit the session; what follows is another transaction."""
 
 
 #: The commands that need a session.
 Task: TypeAlias = Acquire | Deliver | GiveUp | Release | Halt
-Step: TypeAlias = Ask | Hand | Commit
 Steps: TypeAlias = Generator[Step, Any, Happening]
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An event that could not be handled, and why."""
+class _Tried(NamedTuple):
+    """An event that is delivered by itself, and how often that was tried so far."""
 
-    event: StoredEvent
-    error: str
-    traceback: str
-    attempts: int  #: at this event by itself
+    position: int
+    attempts: int
+    died: bool = False  #: another owner's last attempt was never heard of again
 
 
 class Worker:
@@ -114,41 +100,73 @@ class Worker:
         owner: str,
         codec: PayloadCodec,
         schema: str | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.subscription = subscription
         self.partition = partition
         self.lease: Lease | None = None
-        self.failure: Failure | None = None
         #: The partition counts as this process's own, or is about to be.
         self.claimed = False
         #: The lease is lost, or the partition is another process's share.
         self.must_yield = False
+        #: The process is to end: after the event that is being handled.
+        self.must_stop = False
+        #: Somebody waits for the checkpoint: what was scanned in vain is saved at once.
+        self.is_awaited = False
+        #: It has ended at something that it can't pass; why was noted down.
+        self.has_halted = False
+        #: After a hint nothing could be read without a look at the fence.
+        self.needs_mark = False
+        #: How far it was scanned; the checkpoint may lag behind by what isn't of this partition.
+        self.position = 0
+        #: The hints of commits that it has followed.
+        self.hints = 0
         self._owner = owner
         self._codec = codec
         self._schema = schema
+        self._clock = clock
         self._at = Checkpoint(partition, 0, 0)
+        self._saved_at = clock()
+        # Until then by this process's clock, the lease is ours; the server counts from later on.
+        self._lease_ends = 0.0
+        self._readable = 0  # how far the feed can be read at least
+        self._epoch = -1  # of the lease that it had last
+        self._tried = _Tried(0, 0)
+        self._failure: Failure | None = None
+        self._reason = "it has stopped"
         self._slice = Slice(
             subscription.name, partition, subscription.partitions, subscription.filters
         )
 
     @property
-    def position(self) -> int:
-        """Up to where the partition was scanned, as far as this process knows."""
-        return self._at.position
+    def is_unsaved(self) -> bool:
+        """Whether the checkpoint is behind what was scanned."""
+        return self.position > self._at.position
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is something to do for it beside events."""
+        return self.must_stop or self.must_yield or (self.is_awaited and self.is_unsaved)
+
+    def renewed(self, lease: Lease, asked_at: float) -> None:
+        """Note that the lease was renewed by a statement that was sent at a time."""
+        if self.lease == lease:
+            self._lease_ends = asked_at + self.subscription.lease_seconds
 
     def stopped(self) -> SubscriptionError:
         """Return the error that tells why the subscription has stopped."""
-        reason = "it has stopped" if self.failure is None else _note(self.failure)
         return SubscriptionError(
-            self.subscription.name, f"{reason}; it goes on from there when it is run again"
+            self.subscription.name, f"{self._reason}; it goes on from there when it is run again"
         )
 
-    def log_end(self, error: BaseException) -> None:
+    def ended_by(self, error: BaseException) -> None:
         """Say that the worker has ended, and why."""
+        self._failure, self._reason = None, describe(error)
         log.error(
             "subscription %r has stopped: %s",
             self.subscription.name,
-            describe(error),
+            self._reason,
             extra={"action": "subscription_stopped", "subscription": self.subscription.name},
         )
 
@@ -161,66 +179,89 @@ class Worker:
             extra={"action": "interrupted", "subscription": self.subscription.name},
         )
 
-    def perform(self, command: Task, mark: Mark) -> Steps:
-        """Return the steps of a command; ``mark`` says how far the feed can be read."""
+    def perform(self, command: Task, feed: Feed) -> Steps:
+        """Return the steps of a command; ``feed`` says how far the feed can be read."""
         match command:
             case Acquire():
                 return self._acquire()
             case Deliver(limit, marked):
-                return self._deliver(limit, mark.position, marked=marked)
+                return self._deliver(limit, feed, marked=marked)
             case GiveUp(policy):
                 return self._give_up(policy)
             case Halt():
-                return self._release(self.failure)
+                return self._release(halted=True)
             case Release():
-                return self._release(None)
+                return self._release(halted=False)
 
     def _acquire(self) -> Steps:
-        spec, schema = self.subscription, self._schema
+        spec, schema, asked_at = self.subscription, self._schema, self._clock()
+        yield self._limit_idle()
         acquired = yield Ask(
             lambda session: acquire_lease(
                 session, spec.name, self.partition, self._owner, spec.lease_seconds, schema=schema
             )
         )
+        yield Commit()
         if acquired is None:
             self.claimed = False
             return Refused()
-        # Read after the lease was taken: nobody has moved the checkpoint since.
+        # Read after the lease was taken: nobody moves the checkpoint meanwhile, and what the last
+        # owner may have had in hand lies before the mark.
         mark = yield Ask(lambda session: read_feed_mark(session, schema=schema))
-        if acquired.position > mark.head:
-            raise SubscriptionError(
-                spec.name,
-                f"its checkpoint {acquired.position} is ahead of the newest event, {mark.head}: "
-                "the store was restored to an earlier time; what the subscription has made is "
-                "of events that are no more: rebuild it under another name",
-            )
-        yield Commit()
+        self._readable = mark.position
         self.lease, self.must_yield = acquired.lease, False
-        self._at = Checkpoint(self.partition, acquired.position, acquired.releases)
-        return Acquired(acquired.interrupted)
+        self.renewed(acquired.lease, asked_at)
+        self._move_to(Checkpoint(self.partition, acquired.position, acquired.releases))
+        if acquired.lease.epoch != self._epoch + 1:  # somebody else had it meanwhile
+            self._tried = _Tried(acquired.marked_position or 0, acquired.attempts, acquired.died)
+        self._epoch = acquired.lease.epoch
+        return AheadOfHead() if self._is_ahead_of(mark) else Acquired(acquired.interrupted)
 
-    def _deliver(self, limit: int, until: int, *, marked: bool) -> Steps:
-        if until <= self.position:
-            return Delivered(0, caught_up=True)
-        events = yield Ask(lambda session: self._read(session, until, limit))
-        attempts = 0
-        if events and marked:
-            attempts = yield from self._mark(events[0])
-            if not attempts:
-                return (yield from self._refused())
-            if attempts > self.subscription.retry.max_attempts:
-                return self._died_at(events[0], attempts)
-        if self.subscription.external:
-            yield Commit()  # no transaction is open while the handler is at work
-        elif marked:
-            yield Ask(lambda session: limit_idle(session, self.subscription.lease_seconds))
-        through = events[-1].position if len(events) == limit else until
-        stopped = (yield from self._hand_over(events, attempts)) or (
-            yield from self._complete(events, through, attempts)
-        )
-        return stopped or Delivered(len(events), caught_up=through >= until)
+    def _deliver(self, limit: int, feed: Feed, *, marked: bool) -> Steps:
+        if feed.mark.head < self.position:
+            # Others may have moved the checkpoint since that was read.
+            mark = yield Ask(lambda session: read_feed_mark(session, schema=self._schema))
+            if self._is_ahead_of(mark):
+                return AheadOfHead()
+        readable = max(self._readable, feed.mark.position)
+        if readable <= self.position and feed.hints == self.hints:
+            return (yield from self._save_scanned()) or self._caught_up()
+        events, through = yield from self._scan(limit, readable, feed.hints)
+        if events:
+            stopped = yield from self._handle(events, through, marked=marked)
+        else:
+            self.position = through
+            stopped = yield from self._save_scanned()
+        if stopped is not None:
+            return stopped
+        if self.position >= readable and feed.hints == self.hints:
+            return self._caught_up(len(events))
+        return Delivered(len(events), caught_up=False)
 
-    def _read(self, session: Session, until: int, limit: int) -> list[StoredEvent]:
+    def _scan(
+        self, limit: int, readable: int, hints: int
+    ) -> Generator[Step, Any, tuple[list[StoredEvent], int]]:
+        """Read the next events, and return them and the position up to which there are no others.
+
+        If the feed is known to be readable no further, there was a hint, and it is read as far as
+        that can be done without a look at the fence.
+        """
+        events: list[StoredEvent]
+        if readable > self.position:
+            until = min(readable, self.position + SCAN_POSITIONS)
+            events = yield Ask(lambda session: self._read(session, until, limit))
+            return events, events[-1].position if len(events) == limit else until
+        events = yield Ask(lambda session: self._read(session, None, limit))
+        if len(events) < limit:
+            self.hints, self.needs_mark = hints, not events
+        # They can be read, whatever comes of them now.
+        self._readable = events[-1].position if events else self.position
+        return events, self._readable
+
+    def _caught_up(self, events: int = 0) -> Delivered:
+        return Delivered(events, caught_up=True, unsaved=self.is_unsaved)
+
+    def _read(self, session: Session, until: int | None, limit: int) -> list[StoredEvent]:
         return read_slice(
             session,
             self._slice,
@@ -232,48 +273,113 @@ class Worker:
             schema=self._schema,
         )
 
-    def _mark(self, event: StoredEvent) -> Generator[Step, Any, int]:
+    def _is_ahead_of(self, mark: Mark) -> bool:
+        """Tell whether the newest event is older than the checkpoint, and keep that as reason."""
+        if mark.head >= self.position:
+            return False
+        self._failure, self._reason = None, _AHEAD_OF_HEAD.format(self.position, mark.head)
+        return True
+
+    def _handle(
+        self, events: list[StoredEvent], through: int, *, marked: bool
+    ) -> Generator[Step, Any, Happening | None]:
+        """Hand events over and save the checkpoint; return what comes instead, if anything does."""
+        attempts = 0
+        if marked:
+            (event,) = events
+            attempts = self._attempts_at(event) + 1
+            if self._tried.died and attempts > max(
+                self.subscription.retry.max_attempts, _LEAST_DEATHS
+            ):
+                return self._died_at(event, attempts - 1)
+            if not (yield from self._mark(event, attempts)):
+                return (yield from self._refused())
+        if self.subscription.external:
+            yield Commit()  # no transaction is open while the handler is at work
+        elif marked:
+            yield self._limit_idle()
+        handled, stopped = yield from self._hand_over(events, attempts)
+        if handled < len(events):
+            events = events[:handled]
+            through = events[-1].position if events else self._at.position
+        # What has taken effect outside is not to come again, whatever has stopped the rest.
+        if events and (stopped is None or self.subscription.external):
+            stopped = (yield from self._complete(events, through, attempts)) or stopped
+        return self._lost() if isinstance(stopped, LeaseLost) else stopped
+
+    def _mark(self, event: StoredEvent, attempts: int) -> Generator[Step, Any, bool]:
         lease, position = self._owned(), event.position
-        attempts = yield Ask(
-            lambda session: mark_attempt(session, lease, position, schema=self._schema)
+        is_marked = yield Ask(
+            lambda session: mark_attempt(session, lease, position, attempts, schema=self._schema)
         )
-        yield Commit()
-        return attempts or 0
+        if is_marked:
+            yield Commit()
+            self._tried = _Tried(position, attempts - 1)
+        return bool(is_marked)
+
+    def _attempts_at(self, event: StoredEvent) -> int:
+        """Return how many attempts at the event by itself have come to an end, or may have."""
+        return self._tried.attempts if self._tried.position == event.position else 0
 
     def _hand_over(
         self, events: list[StoredEvent], attempts: int
-    ) -> Generator[Step, Any, Happening | None]:
-        """Give the handler one event after the other; return what stops it, if anything does."""
-        filters, handled = self.subscription.filters, 0
-        for stored in events:
+    ) -> Generator[Step, Any, tuple[int, Happening | None]]:
+        """Give the handler one event after the other.
+
+        Returns how many it has handled, and what has stopped it; neither a failure nor a lost
+        lease has if the process is to end, or to leave the partition to another one.
+        """
+        filters = self.subscription.filters
+        for handled, stored in enumerate(events):
+            if self.must_stop or self.must_yield:
+                return handled, None
+            # A process that was frozen finds out here, before it does anything more.
+            if self._clock() >= self._lease_ends:
+                return handled, LeaseLost()
             try:
                 for event in stored.decoded(self._codec, filters):
                     yield Hand(event, attempts + 1)
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises is its failure
-                failed = self._failed(stored, error, attempts)
-                if self.subscription.external and handled:
-                    # What has taken effect outside is not to come again.
-                    return (yield from self._complete([], handled, 0)) or failed
-                return failed
-            handled = stored.position
-        return None
+            except Exception as error:
+                if self._clock() >= self._lease_ends:
+                    return handled, LeaseLost()
+                if is_outage(error):
+                    raise
+                return handled, self._failed(stored, error, attempts)
+        return len(events), None
 
     def _complete(
         self, events: list[StoredEvent], through: int, attempts: int
     ) -> Generator[Step, Any, Happening | None]:
         """Save the checkpoint and commit; return what stops it, if anything does."""
-        saved = yield from self._save(through)
-        if saved is not None:
-            return saved
+        try:
+            refused = yield from self._save(through)
+        except Exception as error:
+            if not (is_left_broken(error) or is_idle_too_long(error)):
+                raise
+            return self._failed(events[-1], error, attempts)
+        if refused is not None:
+            return refused
         try:
             yield Commit()
         except Exception as error:
             # A constraint that is checked at the end is an event's fault; a lost server isn't.
-            if not events or is_outage(error):
+            if is_outage(error):
                 raise
             return self._failed(events[-1], error, attempts)
-        self._at = self._at._replace(position=through)
+        self._move_to(self._at._replace(position=through))
         return None
+
+    def _save_scanned(self) -> Generator[Step, Any, Happening | None]:
+        """Save what was scanned in vain, if it is time to; at most once a second."""
+        is_due = self._clock() >= self._saved_at + SAVE_AFTER_SECONDS
+        if not self.is_unsaved or not (is_due or self.is_awaited):
+            return None
+        position = self.position
+        refused = yield from self._save(position)
+        if refused is None:
+            yield Commit()
+            self._move_to(self._at._replace(position=position))
+        return refused
 
     def _save(self, through: int) -> Generator[Step, Any, Happening | None]:
         lease, before = self._owned(), self._at
@@ -282,29 +388,50 @@ class Worker:
         )
         return None if saved else (yield from self._refused())
 
+    def _move_to(self, at: Checkpoint) -> None:
+        self._at, self.position, self._saved_at = at, at.position, self._clock()
+
     def _refused(self) -> Steps:
         """Find out why the checkpoint could not be moved."""
         lease = self._owned()
         at = yield Ask(lambda session: load_owned(session, lease, schema=self._schema))
         if at is None:
-            self.lease, self.claimed = None, False
-            return LeaseLost()
-        self._at = at
+            return self._lost()
+        self._move_to(at)
         return Stale()
 
+    def abandon(self) -> None:
+        """Count on the lease no more, and renew it no more."""
+        self.lease, self.claimed = None, False
+
+    def _lost(self) -> LeaseLost:
+        self.abandon()
+        return LeaseLost()
+
     def _give_up(self, policy: OnFailure) -> Steps:
-        failure, lease, name = self.failure, self._owned(), self.subscription.name
+        failure, lease, name = self._failure, self._owned(), self.subscription.name
         if failure is None:
             raise AssertionError("nothing has failed")
         position = failure.event.position
+        yield self._limit_idle()
         if policy is PARK:
-            yield Ask(lambda session: park(session, name, failure, schema=self._schema))
-        yield Ask(lambda session: note_error(session, lease, _note(failure), schema=self._schema))
-        saved = yield from self._save(position)
-        if saved is not None:
-            return saved
+            yield Ask(
+                lambda session: park_stream(
+                    session,
+                    name,
+                    failure.event,
+                    error=failure.error,
+                    traceback=failure.traceback,
+                    attempts=failure.attempts,
+                    schema=self._schema,
+                )
+            )
+        yield self._note(lease, failure.error, position)
+        refused = yield from self._save(position)
+        if refused is not None:
+            return refused
         yield Commit()
-        self._at = self._at._replace(position=position)
+        self._move_to(self._at._replace(position=position))
         log.error(
             "subscription %r: event at position %s failed %s times: %s",
             name,
@@ -315,19 +442,39 @@ class Worker:
         )
         return Delivered(1, caught_up=False)
 
-    def _release(self, failure: Failure | None) -> Steps:
-        lease, self.lease, self.claimed = self.lease, None, False
-        if lease is not None:
-            if failure is not None:
-                yield Ask(
-                    lambda session: note_error(session, lease, _note(failure), schema=self._schema)
+    def _release(self, *, halted: bool) -> Steps:
+        lease, before, position = self.lease, self._at, self.position
+        if lease is None:
+            return StopRequested()
+        yield self._limit_idle()
+        if position > before.position:
+            yield Ask(
+                lambda session: save_checkpoint(
+                    session, lease, before, position, schema=self._schema
                 )
-            yield Ask(lambda session: release_lease(session, lease, schema=self._schema))
-            yield Commit()
+            )
+        attempts = self._tried.attempts if self._tried.position > position else 0
+        if halted:
+            attempts, failure = 0, self._failure
+            yield (
+                self._note(lease, self._reason, None)
+                if failure is None
+                else self._note(lease, failure.error, failure.event.position)
+            )
+        yield Ask(lambda session: release_lease(session, lease, attempts, schema=self._schema))
+        yield Commit()
+        self.abandon()
+        self.has_halted = halted
         return StopRequested()
 
+    def _note(self, lease: Lease, error: str, position: int | None) -> Ask:
+        return Ask(lambda session: note_error(session, lease, error, position, schema=self._schema))
+
+    def _limit_idle(self) -> Ask:
+        """A process that is frozen must not keep the rows that it has locked."""
+        return Ask(lambda session: limit_idle(session, self.subscription.lease_seconds))
+
     def _failed(self, event: StoredEvent, error: Exception, attempts: int) -> Failed:
-        self.failure = failure_of(event, error, attempts)
         log.warning(
             "subscription %r: event at position %s failed: %s",
             self.subscription.name,
@@ -340,64 +487,21 @@ class Worker:
                 "attempts": attempts,
             },
         )
-        return Failed(attempts)
+        return self._has_failed(failure_of(event, error, attempts))
 
     def _died_at(self, event: StoredEvent, attempts: int) -> Failed:
-        attempts -= 1
         error = "no attempt to handle the event came to an end: the process died"
-        self.failure = Failure(event, error, "", attempts)
-        return Failed(attempts)
+        return self._has_failed(Failure(event, error, "", attempts))
+
+    def _has_failed(self, failure: Failure) -> Failed:
+        position = failure.event.position
+        if failure.attempts:
+            self._tried = _Tried(position, failure.attempts)
+        self._failure = failure
+        self._reason = f"event at position {position}: {failure.error}"
+        return Failed(failure.attempts)
 
     def _owned(self) -> Lease:
         if self.lease is None:
             raise AssertionError("no lease is held")
         return self.lease
-
-
-def park(session: Session, subscription: str, failure: Failure, *, schema: str | None) -> None:
-    """Take the stream of the event that failed aside."""
-    park_stream(
-        session,
-        subscription,
-        failure.event,
-        error=failure.error,
-        traceback=failure.traceback,
-        attempts=failure.attempts,
-        schema=schema,
-    )
-
-
-def failure_of(event: StoredEvent, error: Exception, attempts: int) -> Failure:
-    """Describe an error: what it is and where it was raised, bounded, and without a payload."""
-    where = "".join(traceback.format_tb(error.__traceback__))[-_MAX_TRACEBACK:]
-    return Failure(event, describe(error), where, attempts)
-
-
-def describe(error: BaseException) -> str:
-    """Return the type of an error and what it says, unless that may show a payload."""
-    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    if isinstance(error, ValidationError):
-        return f"{name}: {error.error_count()} errors in {error.title}"
-    if isinstance(error, DBAPIError):
-        # The server's words hold values, and SQLAlchemy's the parameters.
-        facts = ("SQLSTATE", sqlstate_of(error)), ("constraint", constraint_of(error))
-        return f"{name}: " + ", ".join(f"{what} {value}" for what, value in facts if value)
-    return f"{name}: {error}"[:_MAX_MESSAGE]
-
-
-def is_passing(error: Exception) -> bool:
-    """Tell whether trying again may help, where no event was being handled."""
-    if isinstance(error, EventStoreError):
-        return error.retryable
-    return isinstance(error, DBAPIError | PoolTimeoutError | OSError)
-
-
-def is_outage(error: BaseException) -> bool:
-    """Tell whether an error is the connection's or the server's, so that it may pass."""
-    if isinstance(error, EventStoreError):
-        return error.retryable
-    return isinstance(error, DBAPIError) and error.connection_invalidated
-
-
-def _note(failure: Failure) -> str:
-    return f"event at position {failure.event.position}: {failure.error}".replace("\0", "\\0")

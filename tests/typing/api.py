@@ -74,6 +74,7 @@ from eventstore.subscriptions import (
     discard_parked,
     parked_streams,
     replay_parked,
+    reset_subscription,
     subscription_status,
     wait_for,
 )
@@ -338,10 +339,14 @@ def subscriptions(engine: Engine, async_engine: AsyncEngine, session: Session) -
         on_failure=PARK,
         lease_seconds=10,
         partitions=4,
+        version=2,
     )
     with SubscriptionRunner(engine, [spec], schema="es") as runner:
         runner.run_until_current(timeout_seconds=1)
+    SubscriptionRunner(sessionmaker(engine), [spec], notifications=False)
     AsyncSubscriptionRunner(async_engine, [spec])
+    AsyncSubscriptionRunner(async_sessionmaker(async_engine), [spec], notifications=False)
+    assert_type(reset_subscription(session, "view"), bool)
     assert_type(wait_for(engine, "view", 1, 0.5), bool)
     assert_type(replay_parked(engine, spec), list[ParkedStream])
     assert_type(parked_streams(session, "view"), list[ParkedStream])

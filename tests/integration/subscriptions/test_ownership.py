@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 
 from eventstore import ANY, EventStoreError, SqlAlchemyEventStore
 from eventstore.operations.checkpoints import (
+    Definition,
     create_subscription,
     load_owned,
     mark_attempt,
@@ -75,7 +76,7 @@ def expire(engine: Engine) -> None:
 @pytest.fixture
 def leased(db: Engine) -> tuple[Engine, Lease]:
     with Session(db) as session, session.begin():
-        create_subscription(session, "view", 1, 0, schema=None)
+        create_subscription(session, "view", Definition(), 0, schema=None)
         acquired = acquire_lease(session, "view", 0, "one", 60, schema=None)
     assert acquired is not None
     assert not acquired.interrupted
@@ -107,7 +108,7 @@ def test_one_that_ran_out_is_taken_over_and_the_old_owner_is_fenced(
         assert acquired is not None
         assert acquired.interrupted
         assert not save_checkpoint(session, lease, before, 5, schema=None)
-        assert mark_attempt(session, lease, 5, schema=None) is None
+        assert not mark_attempt(session, lease, 5, 1, schema=None)
         assert load_owned(session, lease, schema=None) is None
         # The epoch fences, whatever the names: an owner's own older lease is worth nothing.
         again = acquire_lease(session, "view", 0, "two", 60, schema=None)
@@ -120,16 +121,17 @@ def test_one_that_ran_out_is_taken_over_and_the_old_owner_is_fenced(
         assert not save_checkpoint(session, acquired.lease, before, 5, schema=None)
 
 
-def test_attempts_are_counted_for_one_event(leased: tuple[Engine, Lease]) -> None:
+def test_attempts_are_told_to_the_next_owner(leased: tuple[Engine, Lease]) -> None:
     engine, lease = leased
     with Session(engine) as session, session.begin():
-        assert [mark_attempt(session, lease, 7, schema=None) for _ in range(3)] == [1, 2, 3]
-        assert mark_attempt(session, lease, 8, schema=None) == 1
-        release_lease(session, lease, schema=None)
+        assert mark_attempt(session, lease, 7, 3, schema=None)
+        # Given back in the midst of its attempts: the third one has not come to an end.
+        release_lease(session, lease, 2, schema=None)
         acquired = acquire_lease(session, "view", 0, "two", 60, schema=None)
-        # Given back in the midst of its attempts.
         assert acquired is not None
+        assert (acquired.marked_position, acquired.attempts) == (7, 2)
         assert acquired.interrupted
+        assert not acquired.died
 
 
 def test_an_owner_that_lost_its_lease_at_work_changes_nothing(db: Engine) -> None:
@@ -155,7 +157,7 @@ def test_an_event_that_kills_its_process_is_parked(db: Engine) -> None:
     append(db, "good", 2)
     append(db, "poison", 1)
     append(db, "good", 2)
-    for _ in range(2):  # the first time in a batch, which tells on nobody
+    for _ in range(3):  # the first time in a batch, which tells on nobody
         with process(db, "kill-at", "3") as worker:
             assert worker.wait() == -signal.SIGKILL
         expire(db)
@@ -165,7 +167,7 @@ def test_an_event_that_kills_its_process_is_parked(db: Engine) -> None:
     assert seen(db) == [1, 2, 4, 5]
     with Session(db) as session:
         (parked,) = parked_streams(session, "view")
-    assert (parked.stream_id, parked.attempts) == ("poison", 1)
+    assert (parked.stream_id, parked.attempts) == ("poison", 2)
     assert "the process died" in parked.error
 
 

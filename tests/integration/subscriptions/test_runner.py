@@ -27,6 +27,7 @@ from eventstore.subscriptions import (
     Position,
     Subscription,
     SubscriptionRunner,
+    subscription_status,
 )
 from tests.fixtures.events import new_event
 from tests.fixtures.stores import DEADLINE_SECONDS
@@ -189,8 +190,9 @@ def test_skip_passes_over_the_event_alone_and_leaves_a_trace(db: Engine) -> None
     run(db, Subscription("view", failing("b", 2), retry=QUICK, on_failure=SKIP))
     assert seen(db) == [1, 2, 3, 4, 6, 7, 8, 9]
     with Session(db) as session:
-        error = session.scalar(text("SELECT last_error FROM subscriptions"))
-    assert error == "event at position 5: ValueError: no"
+        (status,) = subscription_status(session, "view")
+    assert (status.last_error, status.last_error_position) == ("ValueError: no", 5)
+    assert status.last_error_at is not None
 
 
 def test_an_event_that_cannot_be_decoded_is_parked_like_any_other(db: Engine) -> None:
@@ -281,7 +283,7 @@ def test_a_checkpoint_ahead_of_the_head_stops_loudly(db: Engine) -> None:
 
 def test_another_number_of_partitions_is_refused(db: Engine) -> None:
     run(db, Subscription("view", see))
-    with pytest.raises(SubscriptionError, match="has 1 partitions, not 2"):
+    with pytest.raises(SubscriptionError, match="made with 1 partitions, not 2"):
         run(db, Subscription("view", see, partitions=2))
 
 
