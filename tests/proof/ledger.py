@@ -41,6 +41,9 @@ class Applied(Base):
     __tablename__ = "applied"
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, Identity())
+    stream_id: Mapped[str]
+    version: Mapped[int]
 
 
 class Effect(Base):
@@ -61,7 +64,11 @@ class OutOfOrderError(Exception): ...
 
 def apply(session: Session, event: AnyEnvelope) -> None:
     """Add an event to the view."""
-    session.execute(insert(Applied).values(event_id=event.event_id))
+    session.execute(
+        insert(Applied).values(
+            event_id=event.event_id, stream_id=event.stream_id, version=event.event_version
+        )
+    )
     amount = event.event_data["n"]
     if event.event_version == 1:
         session.execute(insert(Balance).values(stream_id=event.stream_id, version=1, total=amount))
@@ -110,10 +117,10 @@ def fresh_fold(engine: Engine) -> Balances:
         return {row[0]: (row[1], row[2]) for row in connection.execute(rows)}
 
 
-def applied(engine: Engine) -> set[UUID]:
-    """Return the ids of the events that the view was made of."""
+def applied(engine: Engine) -> list[Any]:
+    """Return the events that the view was made of, in the order of their coming."""
     with engine.connect() as connection:
-        return set(connection.scalars(select(Applied.event_id)))
+        return list(connection.execute(select(Applied.__table__).order_by(Applied.number)))
 
 
 def recorded(engine: Engine) -> list[UUID]:

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from sqlalchemy import create_engine
 
@@ -24,16 +24,18 @@ _FORKING = multiprocessing.get_context("forkserver")
 _FORKING.set_forkserver_preload(["psycopg", "tests.proof.processes", "tests.proof.workers"])
 
 
-class Child:
-    """A process that runs ``target(engine, pipe, *arguments)`` on an engine of its own."""
+#: What a process does, on an engine of its own and with an end of the pipe; it can be pickled.
+Work: TypeAlias = "Callable[[Engine, Connection], None]"
 
-    def __init__(self, engine: Engine, name: str, target: Callable[..., None], *arguments: Any):
+
+class Child:
+    """A process at work, whose connections to the server bear its name."""
+
+    def __init__(self, engine: Engine, name: str, work: Work) -> None:
         self.name = name
         self.pipe, theirs = _FORKING.Pipe()
         url = engine.url.render_as_string(hide_password=False)
-        self._process = _FORKING.Process(
-            target=_run, args=(url, name, theirs, target, arguments), daemon=True
-        )
+        self._process = _FORKING.Process(target=_run, args=(url, name, theirs, work), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -65,19 +67,14 @@ class Child:
 
 
 @contextmanager
-def child(
-    engine: Engine, name: str, target: Callable[..., None], *arguments: Any
-) -> Iterator[Child]:
+def child(engine: Engine, name: str, work: Work) -> Iterator[Child]:
     """A process that is killed at the end, if it has not ended by itself."""
-    started = Child(engine, name, target, *arguments)
+    started = Child(engine, name, work)
     try:
         yield started
     finally:
         started.kill()
 
 
-def _run(
-    url: str, name: str, pipe: Connection, target: Callable[..., None], arguments: tuple[Any, ...]
-) -> None:
-    engine = create_engine(url, pool_size=20, connect_args={"application_name": name})
-    target(engine, pipe, *arguments)
+def _run(url: str, name: str, pipe: Connection, work: Work) -> None:
+    work(create_engine(url, pool_size=20, connect_args={"application_name": name}), pipe)

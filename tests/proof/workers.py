@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
 
 #: Few enough to be contended, enough for every partition to have some.
 STREAMS = [f"stream-{number}" for number in range(24)]
+
+#: So soon the work of a process that is gone is taken over.
+LEASE_SECONDS = 1.0
+
+#: How often an event is tried that ends its process.
+POISON_ATTEMPTS = 3
 
 #: An event that can never be applied is parked in the end; one whose process is killed by chance,
 #: or whose handler fails by chance, is not.
@@ -53,9 +62,6 @@ def subscriptions(engine: Engine, seed: str) -> list[Subscription]:
         Subscription("view", apply, partitions=4, **options),
         Subscription("effects", record, partitions=2, external=True, **options),
     ]
-
-
-LEASE_SECONDS = 1.0
 
 
 def run_subscriptions(engine: Engine, pipe: Connection, seed: str) -> None:
@@ -89,3 +95,44 @@ def append_until(engine: Engine, is_over: Any, seed: str) -> None:
 def wait_for_end(pipe: Connection) -> None:
     """Return once the other end of the pipe is closed."""
     pipe.poll(None)
+
+
+def run_halting(engine: Engine, pipe: Connection, *, external: bool) -> None:
+    """Run one subscription, and say at which event it is; at the first one, wait for an answer."""
+
+    def halt_at(event: AnyEnvelope) -> None:
+        pipe.send(event.sequence_number)
+        if event.sequence_number == 1:
+            pipe.recv()
+
+    def apply(session: Session, event: AnyEnvelope) -> None:
+        halt_at(event)
+        ledger.apply(session, event)
+
+    def record(delivery: Delivery) -> None:
+        halt_at(delivery.event)
+        ledger.record_effect(engine, delivery, "old")
+
+    handler = record if external else apply
+    spec = Subscription("work", handler, external=external, lease_seconds=LEASE_SECONDS)
+    SubscriptionRunner(engine, [spec]).start()
+    threading.Event().wait()
+
+
+def run_poisoned(engine: Engine, _pipe: Connection, *, external: bool) -> None:
+    """Come as far as possible; the first event of the stream ``poison`` ends the process."""
+
+    def apply(session: Session, event: AnyEnvelope) -> None:
+        if (event.stream_id, event.event_version) == ("poison", 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        ledger.apply(session, event)
+
+    def record(delivery: Delivery) -> None:
+        if (delivery.event.stream_id, delivery.event.event_version) == ("poison", 1):
+            os._exit(1)
+        ledger.record_effect(engine, delivery, "poisoned")
+
+    handler = record if external else apply
+    retry = RetryPolicy(max_attempts=POISON_ATTEMPTS, first_seconds=0.001)
+    spec = Subscription("work", handler, external=external, retry=retry)
+    SubscriptionRunner(engine, [spec]).run_until_current()
