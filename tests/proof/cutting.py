@@ -38,6 +38,7 @@ class Cutter:
         #: Not while a function is called: its caller is told, and can call it again.
         self.is_watching = True
         self._armed: Cut | None = None
+        self._times = 0
         self._lock = threading.Lock()
         self._killer = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
@@ -57,10 +58,10 @@ class Cutter:
             for name, hook in hooks.items():
                 event.remove(Engine, name, hook)
 
-    def arm(self, cut: Cut) -> None:
-        """Cut the next connection that comes to this moment."""
+    def arm(self, cut: Cut, *, times: int = 1) -> None:
+        """Cut the next connections that come to this moment."""
         self.done.clear()
-        self._armed = cut
+        self._armed, self._times = cut, times
 
     def _before(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         connection.info["last statement"] = statement
@@ -93,7 +94,8 @@ class Cutter:
             self.steps.add(cut.step)
             is_due = cut == self._armed
             if is_due:
-                self._armed = None
+                self._times -= 1
+                self._armed = cut if self._times else None
             return is_due
 
     def _cut(self, connection: Connection) -> None:
@@ -103,4 +105,5 @@ class Cutter:
         with self._killer.connect() as killer:
             # Returns once the process has ended.
             assert killer.scalar(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid})
-        self.done.set()
+        if not self._times:
+            self.done.set()

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -66,8 +67,11 @@ def subscriptions(engine: Engine, seed: str) -> list[Subscription]:
 
 def run_subscriptions(engine: Engine, pipe: Connection, seed: str) -> None:
     """Run the subscriptions until the other end of the pipe is closed."""
-    with SubscriptionRunner(engine, subscriptions(engine, seed)):
-        wait_for_end(pipe)
+    while not pipe.poll():
+        # Whoever calls start() is told if its connection is lost, and calls it again.
+        with suppress(SQLAlchemyError, EventStoreError):
+            SubscriptionRunner(engine, subscriptions(engine, seed)).start()
+            pipe.poll(None)
 
 
 def keep_appending(engine: Engine, pipe: Connection, seed: str) -> None:
@@ -92,13 +96,8 @@ def append_until(engine: Engine, is_over: Any, seed: str) -> None:
             continue  # its connection was cut
 
 
-def wait_for_end(pipe: Connection) -> None:
-    """Return once the other end of the pipe is closed."""
-    pipe.poll(None)
-
-
 def run_halting(engine: Engine, pipe: Connection, *, external: bool) -> None:
-    """Run one subscription, and say at which event it is; at the first one, wait for an answer."""
+    """Run one subscription, and say which event it has done; after the first, await an answer."""
 
     def halt_at(event: AnyEnvelope) -> None:
         pipe.send(event.sequence_number)
@@ -106,12 +105,12 @@ def run_halting(engine: Engine, pipe: Connection, *, external: bool) -> None:
             pipe.recv()
 
     def apply(session: Session, event: AnyEnvelope) -> None:
-        halt_at(event)
         ledger.apply(session, event)
+        halt_at(event)
 
     def record(delivery: Delivery) -> None:
-        halt_at(delivery.event)
         ledger.record_effect(engine, delivery, "old")
+        halt_at(delivery.event)
 
     handler = record if external else apply
     spec = Subscription("work", handler, external=external, lease_seconds=LEASE_SECONDS)
