@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 WATCHED = {"is_watched": True}
 
 _COMMIT = "COMMIT"
+_ANYTHING = "SELECT 'anything'"
 
 
 class Cut(NamedTuple):
@@ -48,6 +49,7 @@ class Cutter:
         hooks: dict[str, Any] = {
             "before_cursor_execute": self._before,
             "after_cursor_execute": self._after,
+            "begin": self._begin,
             "commit": self._commit,
         }
         for name, hook in hooks.items():
@@ -64,28 +66,34 @@ class Cutter:
         self._armed, self._times = cut, times
 
     def _before(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        connection.info["last statement"] = statement
+        connection.info.setdefault("statements", {})[statement] = None
         self._reach(connection, Cut(statement, is_after=False))
 
     def _after(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         self._reach(connection, Cut(statement, is_after=True))
 
+    def _begin(self, connection: Connection) -> None:
+        connection.info["statements"] = {}
+
     def _commit(self, connection: Connection) -> None:
         if connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
             return
-        step = f"COMMIT behind {connection.info['last statement']}"
+        # One that commits a handler's writes is another step than one that commits a mark.
+        writes = (each for each in connection.info["statements"] if not each.startswith("SELECT"))
+        step = " ".join(["COMMIT of", *sorted(each[:100] for each in writes)])
         self._reach(connection, Cut(step, is_after=False))
         if self._is_due(connection, Cut(step, is_after=True)):
-            # It is committed, and the reply is lost: the commit that follows finds that out.
+            # It is committed, and whoever asked for it gets an error in place of the reply.
             connection.exec_driver_sql(_COMMIT)
             self._cut(connection)
+            connection.exec_driver_sql(_ANYTHING)
 
     def _reach(self, connection: Connection, cut: Cut) -> None:
         if self._is_due(connection, cut):
             self._cut(connection)
 
     def _is_due(self, connection: Connection, cut: Cut) -> bool:
-        if cut.step == _COMMIT:
+        if cut.step in (_COMMIT, _ANYTHING):
             return False  # our own
         is_call = threading.current_thread() is threading.main_thread() or not self.is_watching
         if is_call or not connection.get_execution_options().get("is_watched"):

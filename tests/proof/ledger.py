@@ -1,8 +1,9 @@
-"""A view that finds out whatever goes wrong with it, and what it ought to be.
+"""What handlers make of the events, and what they ought to make of them.
 
-The handler checks by itself that each event is the next one of its stream and was never applied
+One handler checks by itself that each event is the next one of its stream and was never applied
 before. An event that comes twice, or comes where another one was left out, so fails whenever it is
-tried, and ends up parked, where the tests look for it.
+tried, and ends up parked, where the tests look for it. Another one takes note of whatever comes:
+nothing but the subscription itself keeps an event from coming twice.
 """
 
 from __future__ import annotations
@@ -46,12 +47,23 @@ class Applied(Base):
     version: Mapped[int]
 
 
+class Note(Base):
+    """What a handler has got, in the order of its coming; nothing keeps it from coming twice."""
+
+    __tablename__ = "notes_taken"
+
+    number: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    event_id: Mapped[UUID]
+    stream_id: Mapped[str]
+    version: Mapped[int]
+
+
 class Effect(Base):
     """What has happened outside, in the order of its happening; it may happen again."""
 
     __tablename__ = "effects"
 
-    number: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
     event_id: Mapped[UUID]
     stream_id: Mapped[str]
     version: Mapped[int]
@@ -84,6 +96,15 @@ def apply(session: Session, event: AnyEnvelope) -> None:
     )
     if moved.rowcount != 1:  # type: ignore[attr-defined]
         raise OutOfOrderError(f"version {event.event_version} of {event.stream_id} is not the next")
+
+
+def take_note(session: Session, event: AnyEnvelope) -> None:
+    """Keep that the event has come, whatever came before it."""
+    session.execute(
+        insert(Note).values(
+            event_id=event.event_id, stream_id=event.stream_id, version=event.event_version
+        )
+    )
 
 
 def record_effect(engine: Engine, delivery: Delivery, worker: str) -> None:
@@ -121,6 +142,20 @@ def applied(engine: Engine) -> list[Any]:
     """Return the events that the view was made of, in the order of their coming."""
     with engine.connect() as connection:
         return list(connection.execute(select(Applied.__table__).order_by(Applied.number)))
+
+
+def notes(engine: Engine) -> list[Any]:
+    """Return what a handler has got, in the order of its coming."""
+    with engine.connect() as connection:
+        return list(connection.execute(select(Note.__table__).order_by(Note.number)))
+
+
+def versions_by_stream(rows: list[Any]) -> dict[str, list[int]]:
+    """Return the versions that have come of each stream, in their order."""
+    found: dict[str, list[int]] = {}
+    for row in rows:
+        found.setdefault(row.stream_id, []).append(row.version)
+    return found
 
 
 def recorded(engine: Engine) -> list[UUID]:

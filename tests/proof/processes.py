@@ -63,6 +63,7 @@ class Child:
 
     def _signal(self, number: int) -> None:
         assert self._process.pid is not None
+        assert self._process.is_alive(), f"{self.name} has ended: {self._process.exitcode}"
         os.kill(self._process.pid, number)
 
 

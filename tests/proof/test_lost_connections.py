@@ -27,11 +27,13 @@ from eventstore.subscriptions import (
     parked_streams,
     wait_for,
 )
-from tests.fixtures.subscriptions import QUICK, append, see, seen
+from tests.fixtures.subscriptions import QUICK, append
+from tests.proof import ledger
 from tests.proof.cutting import WATCHED, Cut, Cutter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from uuid import UUID
 
     from sqlalchemy import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -49,16 +51,16 @@ class Handlers:
     """A view and effects outside; some events fail once, and some always."""
 
     def __init__(self) -> None:
-        self.effects: list[int] = []
+        self.effects: list[UUID] = []
         self._failed: set[tuple[str, int]] = set()
 
     def view(self, session: Session, event: AnyEnvelope) -> None:
         self._perhaps_fail("view", event)
-        see(session, event)
+        ledger.take_note(session, event)
 
     def effect(self, delivery: Delivery) -> None:
         self._perhaps_fail("effects", delivery.event)
-        self.effects.append(delivery.position)
+        self.effects.append(delivery.event_id)
 
     async def async_view(self, session: AsyncSession, event: AnyEnvelope) -> None:
         await session.run_sync(self.view, event)
@@ -143,14 +145,11 @@ class Load:
                 connection.execute(text("SELECT pg_sleep(0.01)"))
 
     def check(self, handlers: Handlers) -> None:
+        good = text("SELECT event_id FROM events WHERE stream_id NOT LIKE 'bad%'")
         with self._engine.connect() as connection:
-            good = connection.scalars(
-                text(
-                    "SELECT sequence_number FROM events WHERE stream_id NOT LIKE 'bad%' ORDER BY 1"
-                )
-            ).all()
-        assert seen(self._engine) == good
-        assert sorted(set(handlers.effects)) == good
+            expected = sorted(connection.scalars(good))
+        assert sorted(note.event_id for note in ledger.notes(self._engine)) == expected
+        assert sorted(set(handlers.effects)) == expected
         for name in ("view", "effects"):
             with Session(self._engine) as session:
                 parked = parked_streams(session, name)
@@ -161,14 +160,14 @@ class Load:
 
 
 @pytest.fixture(params=[THREADS, "postgresql+psycopg", "postgresql+asyncpg"])
-def watched_url(request: pytest.FixtureRequest, db: Engine) -> URL:
+def watched_url(request: pytest.FixtureRequest, ledger_db: Engine) -> URL:
     """The URL for a runner by threads, or by tasks on either driver."""
-    return db.url.set(drivername=request.param)
+    return ledger_db.url.set(drivername=request.param)
 
 
-def test_a_connection_is_lost_at_any_step(db: Engine, watched_url: URL, seed: int) -> None:
+def test_a_connection_is_lost_at_any_step(ledger_db: Engine, watched_url: URL, seed: int) -> None:
     chance = random.Random(seed)
-    load, handlers, cutter = Load(db), Handlers(), Cutter(db.url)
+    load, handlers, cutter = Load(ledger_db), Handlers(), Cutter(ledger_db.url)
     with cutter.watching():
         with running(watched_url, handlers, cutter):
             load.deliver()
@@ -180,11 +179,11 @@ def test_a_connection_is_lost_at_any_step(db: Engine, watched_url: URL, seed: in
             cuts = chosen_cuts(steps, watched_url, chance)
             missed = [cut for cut in cuts if not comes_to(cutter, cut, load.deliver)]
             # More often than an event may fail.
-            (in_handler,) = (step for step in steps if step.startswith("INSERT INTO seen"))
+            (in_handler,) = (step for step in steps if step.startswith("INSERT INTO notes_taken"))
             cutter.arm(Cut(in_handler, is_after=False), times=QUICK.max_attempts + 1)
             load.deliver()
             assert cutter.done.is_set()
-            cut_listener(db)
+            cut_listener(ledger_db)
             load.deliver()
 
         def run_once() -> None:

@@ -43,7 +43,7 @@ class MishapError(Exception): ...
 
 
 def subscriptions(engine: Engine, seed: str) -> list[Subscription]:
-    """A view and effects outside, whose handlers fail once in a while."""
+    """Two views and effects outside, whose handlers fail once in a while."""
     chance = random.Random(seed)
 
     def perhaps_fail() -> None:
@@ -54,6 +54,10 @@ def subscriptions(engine: Engine, seed: str) -> list[Subscription]:
         ledger.apply(session, event)
         perhaps_fail()
 
+    def take_note(session: Session, event: AnyEnvelope) -> None:
+        ledger.take_note(session, event)
+        perhaps_fail()
+
     def record(delivery: Delivery) -> None:
         ledger.record_effect(engine, delivery, seed)
         perhaps_fail()
@@ -61,16 +65,20 @@ def subscriptions(engine: Engine, seed: str) -> list[Subscription]:
     options: dict[str, Any] = {"retry": _PATIENT, "lease_seconds": LEASE_SECONDS, "batch_size": 20}
     return [
         Subscription("view", apply, partitions=4, **options),
+        Subscription("notes", take_note, **options),
         Subscription("effects", record, partitions=2, external=True, **options),
     ]
 
 
 def run_subscriptions(engine: Engine, pipe: Connection, seed: str) -> None:
-    """Run the subscriptions until the other end of the pipe is closed."""
+    """Run the subscriptions until the other end of the pipe is closed, and append beside them."""
+    threading.Thread(target=append_until, args=(engine, pipe.poll, seed), daemon=True).start()
     while not pipe.poll():
         # Whoever calls start() is told if its connection is lost, and calls it again.
-        with suppress(SQLAlchemyError, EventStoreError):
-            SubscriptionRunner(engine, subscriptions(engine, seed)).start()
+        with (
+            suppress(SQLAlchemyError, EventStoreError),
+            SubscriptionRunner(engine, subscriptions(engine, seed)),
+        ):
             pipe.poll(None)
 
 
