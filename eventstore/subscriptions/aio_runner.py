@@ -135,8 +135,8 @@ class AsyncSubscriptionRunner:
 
     async def stop(self) -> None:
         """End after the events that are being handled, and give the leases back."""
-        self._stopping.set()
         self._roster.stop()
+        self._stopping.set()
         self._watch.wake()
         await asyncio.gather(*self._tasks)
         if self._notifications and self._tasks:
@@ -205,7 +205,9 @@ class AsyncSubscriptionRunner:
         command = loop.decide(Started())
         while not isinstance(command, Release):
             command = loop.decide(await self._obey(worker, command))
-        await self._perform(worker, command)
+        if isinstance(await self._perform(worker, command), Interrupted):
+            # The pool's connection was lost, perhaps; on a new one the lease is given back.
+            await self._perform(worker, command)
 
     async def _obey(self, worker: Worker, command: Command) -> Happening:
         if self._stopping.is_set():

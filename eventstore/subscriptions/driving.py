@@ -52,6 +52,8 @@ def _outages_told(connection: Connection) -> Iterator[None]:
         if connection.invalidated and not is_idle_too_long(error):
             raise ConnectionUnusable(_CONNECTION_FAILURE) from error
         raise
+    if connection.invalidated:
+        raise ConnectionUnusable(_CONNECTION_FAILURE)
 
 
 def _ask(session: Session, operation: Callable[[Session], Any]) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
-from sqlalchemy.exc import DBAPIError, InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from eventstore.errors import EventStoreError
@@ -93,7 +93,11 @@ def _is_outage(error: BaseException) -> bool:
     if isinstance(error, EventStoreError):
         return error.retryable
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or (sqlstate_of(error) or "").startswith(_OUTAGES)
+        sqlstate = sqlstate_of(error)
+        if sqlstate is None:
+            # It is not the server that has said so: there is no connection, or none any more.
+            return error.connection_invalidated or isinstance(error, OperationalError)
+        return error.connection_invalidated or sqlstate.startswith(_OUTAGES)
     return isinstance(error, PoolTimeoutError)
 
 

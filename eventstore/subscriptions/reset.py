@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def reset_subscription(session: Session, subscription: str, *, schema: str | None = None) -> bool:
     """Forget where a subscription stands, and what it has parked; False if it was never run.
 
-    The next runner makes it anew, by its own filter, version, partitions and start. What its handler
-    has written stays: empty that in the same transaction. The caller commits.
+    The next runner makes it anew, by its own filter, version, partitions and start. What its
+    handler has written stays: empty that in the same transaction. The caller commits.
 
     :raises SubscriptionError: somebody runs it.
     """

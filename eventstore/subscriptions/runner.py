@@ -147,8 +147,8 @@ class SubscriptionRunner:
 
     def stop(self) -> None:
         """End after the events that are being handled, and give the leases back."""
-        self._stopping.set()
         self._roster.stop()
+        self._stopping.set()
         self._watch.wake()
         for thread in self._threads:
             thread.join()
@@ -220,7 +220,9 @@ class SubscriptionRunner:
         command = loop.decide(Started())
         while not isinstance(command, Release):
             command = loop.decide(self._obey(worker, command))
-        self._perform(worker, command)
+        if isinstance(self._perform(worker, command), Interrupted):
+            # The pool's connection was lost, perhaps; on a new one the lease is given back.
+            self._perform(worker, command)
 
     def _obey(self, worker: Worker, command: Command) -> Happening:
         if self._stopping.is_set():

@@ -21,6 +21,8 @@ from eventstore import (
 )
 from eventstore.grouping import Submission
 from eventstore.operations import append_group, encode_append
+from eventstore.operations.checkpoints import Definition, create_subscription, has_scanned
+from eventstore.operations.deliveries import Slice, read_slice
 from eventstore.registry import codec_of
 from tests.fixtures.events import new_event, new_events
 
@@ -52,6 +54,27 @@ def append_as_group(store: SqlAlchemyEventStore, begun: str = "known", version: 
     assert isinstance(outcomes[group[3]], ConcurrencyConflict)
 
 
+def deliver(store: SqlAlchemyEventStore, *, until: int | None, partitions: int = 1) -> None:
+    filters = EventFilter(event_types=["no such"])
+    for given in (None, filters):
+        read_slice(
+            store.session,
+            Slice("view", 0, partitions, given),
+            codec_of(None),
+            after=19_990,
+            until=until,
+            limit=500,
+            idle_seconds=30,
+            schema=None,
+        )
+
+
+def waited(store: SqlAlchemyEventStore) -> None:
+    session = store.session
+    create_subscription(session, "view", Definition(partitions=4), 19_990, schema=None)
+    assert not has_scanned(session, "view", 20_000, schema=None)
+
+
 OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
     "append": lambda store: store.append_to_stream("new", NO_STREAM, new_events(3)),
     "append with a key": lambda store: store.append_to_stream("new", ANY, [new_event(key="x")]),
@@ -73,8 +96,15 @@ OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
         store.read_all_forward(19_990, filters=EventFilter(event_types=["no such"]))
     ),
     "a group": append_as_group,
+    "a page of a subscription": lambda store: deliver(store, until=20_000),
+    "a page of a partition": lambda store: deliver(store, until=20_000, partitions=4),
+    "a page after a hint": lambda store: deliver(store, until=None),
+    "a look whether a view has come so far": waited,
     "delete and restore": lambda store: (store.delete_stream("big"), store.restore_stream("big")),
 }
+
+
+SUBSCRIPTIONS = ("a page of a subscription", "a page of a partition", "a page after a hint")
 
 
 def with_missed(store: SqlAlchemyEventStore, event: EventEnvelope[Any]) -> None:
@@ -131,6 +161,8 @@ def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
                     store.append_to_stream(f"by-ids-{number}", 1, [event], fetch_missed=True)
             store.load_stream(f"by-key-{number}", "A", idempotency_key="x")
             append_as_group(store, f"by-ids-{number}", 3)
+            for name in SUBSCRIPTIONS:
+                OPERATIONS[name](store)
             session.commit()
         fill(store)
         session.commit()
@@ -143,6 +175,7 @@ def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
             "a conflict with what was missed",
             "a conflict of a key",
             "a group",
+            *SUBSCRIPTIONS,
         ):
             OPERATIONS[name](store)
             assert scans_of_events(session) == 0, name

@@ -6,23 +6,29 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from eventstore import ANY, SubscriptionError
+from eventstore.operations.notifications import notify
 from eventstore.subscriptions import (
     STOP,
+    AsyncCommitNotifier,
     AsyncSubscriptionRunner,
     Delivery,
     Subscription,
+    aio_notifications,
     parked_streams,
+    replay_parked_async,
     wait_for_async,
 )
+from eventstore.subscriptions.aio_notifications import AsyncCommitListener
 from tests.fixtures.events import new_event
-from tests.fixtures.stores import async_engine_of, async_store_on
-from tests.fixtures.subscriptions import QUICK, append, checkpoint, see, seen
+from tests.fixtures.stores import DEADLINE_SECONDS, async_engine_of, async_store_on
+from tests.fixtures.subscriptions import CUT, QUICK, TELL, append, checkpoint, see, seen
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Engine, TextClause
 
     from eventstore.events import AnyEnvelope
 
@@ -78,3 +84,117 @@ async def test_effects_outside_and_a_stop(db: Engine, async_url: URL) -> None:
         with pytest.raises(SubscriptionError, match="position 2: ValueError: no"):
             await AsyncSubscriptionRunner(engine, [mails]).run_until_current()
     assert got == [(1, 1), (2, 1), (2, 2), (2, 3), (2, 4)]
+
+
+@pytest.mark.asyncio
+async def test_parked_streams_are_replayed(db: Engine, async_url: URL) -> None:
+    append(db, "bad", 3)
+    append(db, "a", 1)
+    async with async_engine_of(async_url) as engine:
+        view = Subscription("view", see_async, retry=QUICK)
+        await AsyncSubscriptionRunner(engine, [view]).run_until_current()
+        (parked,) = await replay_parked_async(engine, view, "bad")
+        assert (parked.position, parked.attempts) == (2, 4)
+
+        async def cured(session: AsyncSession, event: AnyEnvelope) -> None:
+            await session.run_sync(see, event)
+
+        assert await replay_parked_async(engine, Subscription("view", cured)) == []
+    assert seen(db) == [1, 2, 3, 4]
+    assert checkpoint(db) == 4
+
+
+class OwnSession(AsyncSession):
+    """An application's own."""
+
+
+@pytest.mark.asyncio
+async def test_handlers_get_the_applications_own_sessions(db: Engine, async_url: URL) -> None:
+    append(db, "a", 1)
+    got: list[object] = []
+
+    async def handler(session: AsyncSession, event: AnyEnvelope) -> None:
+        isolation = await session.scalar(text("SHOW transaction_isolation"))
+        got.append((isinstance(session, OwnSession), session.info, isolation))
+
+    async with async_engine_of(async_url, isolation_level="SERIALIZABLE") as engine:
+        sessions = async_sessionmaker(engine, class_=OwnSession, info={"a": 1})
+        await AsyncSubscriptionRunner(sessions, [Subscription("view", handler)]).run_until_current()
+    assert got == [(True, {"a": 1}, "read committed")]
+
+
+@pytest.mark.asyncio
+async def test_a_runner_stops_after_the_event_that_is_being_handled(
+    db: Engine, async_url: URL
+) -> None:
+    append(db, "a", 100)
+    handled: list[int] = []
+    at_work, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(delivery: Delivery) -> None:
+        handled.append(delivery.position)
+        if delivery.position == 3:
+            at_work.set()
+            await go_on.wait()
+
+    async with async_engine_of(async_url) as engine:
+        runner = AsyncSubscriptionRunner(engine, [Subscription("view", handler, external=True)])
+        await runner.start()
+        await at_work.wait()
+        stopping = asyncio.create_task(runner.stop())
+        await runner._stopping.wait()
+        go_on.set()
+        await stopping
+    assert handled == [1, 2, 3]
+    assert checkpoint(db) == 3
+
+
+@pytest.mark.asyncio
+async def test_a_lost_listener_is_made_anew_and_looks_after_it_listens(
+    db: Engine, async_url: URL
+) -> None:
+    heard = asyncio.Event()
+    async with async_engine_of(async_url) as engine:
+        listener = AsyncCommitListener(engine, None, heard.set)
+        listener.start()
+        for _ in range(3):
+            await asyncio.wait_for(heard.wait(), DEADLINE_SECONDS)  # the first look after LISTEN
+            heard.clear()
+            await asyncio.to_thread(execute, db, TELL)
+            await asyncio.wait_for(heard.wait(), DEADLINE_SECONDS)
+            heard.clear()
+            await asyncio.to_thread(execute, db, CUT)
+        await asyncio.wait_for(heard.wait(), DEADLINE_SECONDS)
+        assert listener.connected
+        await listener.stop()
+        assert not listener.connected
+
+
+def execute(engine: Engine, statement: TextClause) -> None:
+    with engine.begin() as connection:
+        connection.execute(statement)
+
+
+@pytest.mark.asyncio
+async def test_commits_are_told_to_other_processes_but_not_to_ones_own(
+    db: Engine, async_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = asyncio.Event()
+    async with async_engine_of(async_url) as engine:
+        listener = AsyncCommitListener(engine, None, heard.set)
+        listener.start()
+        await asyncio.wait_for(heard.wait(), DEADLINE_SECONDS)
+        heard.clear()
+        async with AsyncCommitNotifier(engine), async_store_on(engine) as store:
+            await store.append_to_stream("a", ANY, [new_event()])
+        assert not heard.is_set()
+        monkeypatch.setattr(
+            aio_notifications,
+            "notify",
+            lambda session, channel, _own: notify(session, channel, "another process"),
+        )
+        async with AsyncCommitNotifier(engine):
+            async with async_store_on(engine) as store:
+                await store.append_to_stream("a", ANY, [new_event()])
+            await asyncio.wait_for(heard.wait(), DEADLINE_SECONDS)
+        await listener.stop()

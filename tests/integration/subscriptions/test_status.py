@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from eventstore import ANY, EventFilter, SqlAlchemyEventStore, SubscriptionError
@@ -18,7 +18,7 @@ from eventstore.subscriptions import (
 )
 from eventstore.subscriptions.notifications import CommitListener
 from tests.fixtures.events import new_event
-from tests.fixtures.subscriptions import QUICK, append, burn, see
+from tests.fixtures.subscriptions import CUT, QUICK, TELL, append, burn, see
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -103,22 +103,15 @@ def test_a_lost_listener_is_made_anew_and_looks_after_it_listens(db: Engine) -> 
     heard = threading.Event()
     listener = CommitListener(db, None, heard.set)
     listener.start()
-    cut = text(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-        " WHERE query LIKE 'LISTEN%' AND datname = current_database()"
-    )
-    tell = text(
-        "SELECT pg_notify('eventstore_' || 'events_sequence_number_seq'::regclass::oid, 'other')"
-    )
     for _ in range(3):
         assert heard.wait(60)  # the first look after LISTEN
         heard.clear()
         with db.begin() as connection:
-            connection.execute(tell)
+            connection.execute(TELL)
         assert heard.wait(60)
         heard.clear()
         with db.begin() as connection:
-            connection.execute(cut)
+            connection.execute(CUT)
     assert heard.wait(60)
     assert listener.connected
     listener.stop()

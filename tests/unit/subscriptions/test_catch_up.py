@@ -9,8 +9,10 @@ import pytest
 
 from eventstore.subscriptions import PARK, SKIP, STOP, OnFailure, RetryPolicy
 from eventstore.subscriptions.catch_up import (
+    SAVE_AFTER_SECONDS,
     Acquire,
     Acquired,
+    AheadOfHead,
     Await,
     CatchUp,
     Deliver,
@@ -139,6 +141,50 @@ def test_what_is_no_events_fault_is_tried_for_ever() -> None:
     assert loop.decide(Interrupted()) == Pause(0.05)
 
 
+def test_giving_up_is_tried_again_and_not_the_event() -> None:
+    loop = owner()
+    loop.decide(Failed(attempts=0))
+    assert loop.decide(Failed(attempts=3)) == GiveUp(PARK)
+    for _ in range(3):
+        assert isinstance(loop.decide(Interrupted()), Pause)
+        assert loop.decide(Woken()) == GiveUp(PARK)
+    assert loop.decide(Delivered(1, caught_up=False)) == SINGLE
+    loop.decide(Interrupted())
+    assert loop.decide(Woken()) == SINGLE
+
+
+def test_so_is_the_note_of_a_stop() -> None:
+    loop = owner(on_failure=STOP)
+    loop.decide(Failed(attempts=0))
+    assert loop.decide(Failed(attempts=3)) == Halt()
+    loop.decide(Interrupted())
+    assert loop.decide(Woken()) == Halt()
+
+
+@pytest.mark.parametrize("happening", [LeaseLost(), Stale()])
+def test_what_was_to_be_given_up_is_forgotten_if_somebody_else_may_have_done_it(
+    happening: Any,
+) -> None:
+    loop = owner()
+    loop.decide(Failed(attempts=0))
+    loop.decide(Failed(attempts=3))
+    loop.decide(happening)
+    assert not isinstance(loop.decide(Woken()), GiveUp)
+
+
+def test_a_store_that_was_restored_to_an_earlier_time_halts_it() -> None:
+    assert owner().decide(AheadOfHead()) == Halt()
+    loop = machine()
+    loop.decide(Started())
+    assert loop.decide(AheadOfHead()) == Halt()
+
+
+def test_what_was_scanned_in_vain_is_saved_after_a_while() -> None:
+    loop = owner()
+    assert loop.decide(Delivered(0, caught_up=True, unsaved=True)) == Await(SAVE_AFTER_SECONDS)
+    assert loop.decide(Woken()) == BATCH
+
+
 def test_an_interruption_before_the_lease_leads_back_to_it() -> None:
     loop = machine()
     loop.decide(Started())
@@ -174,6 +220,7 @@ def test_every_answer_to_every_command_leads_on() -> None:
     """No order of happenings confuses it, and only an owner ever delivers or gives up."""
     answers: dict[type, list[Any]] = {
         Acquire: [
+            AheadOfHead(),
             Acquired(interrupted=False),
             Acquired(interrupted=True),
             Refused(),
@@ -182,6 +229,8 @@ def test_every_answer_to_every_command_leads_on() -> None:
         Deliver: [
             Delivered(1, caught_up=False),
             Delivered(0, caught_up=True),
+            Delivered(0, caught_up=True, unsaved=True),
+            AheadOfHead(),
             Failed(0),
             Failed(2),
             Failed(3),
@@ -190,6 +239,7 @@ def test_every_answer_to_every_command_leads_on() -> None:
             Interrupted(),
         ],
         GiveUp: [Delivered(1, caught_up=False), LeaseLost(), Stale(), Interrupted()],
+        Halt: [StopRequested(), Interrupted()],
         Await: [Woken(), LeaseLost()],
         Pause: [Woken(), LeaseLost()],
     }
@@ -200,7 +250,7 @@ def test_every_answer_to_every_command_leads_on() -> None:
         command: Any = loop.decide(Started())
         owns = False
         for _ in range(40):
-            if isinstance(command, Release | Halt):
+            if isinstance(command, Release):
                 break
             assert owns or not isinstance(command, Deliver | GiveUp | Await), f"seed {seed}"
             answer = chooser.choice(answers[type(command)])

@@ -1,0 +1,178 @@
+"""Whatever happens at whichever steps: events take effect once and in order, or are given up."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from eventstore.subscriptions import PARK, SKIP, STOP, OnFailure, RetryPolicy, Subscription
+from eventstore.subscriptions.catch_up import Pause
+from tests.unit.subscriptions.simulation import MISHAPS, Event, Simulation, simulated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+EVENTS = [Event(2 * n, f"s{n % 3}") for n in range(1, 6)]  # with holes
+POLICIES = [PARK, SKIP]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "eventstore.subscriptions")
+
+
+def subscription(policy: OnFailure = PARK, **options: Any) -> Subscription:
+    retry = RetryPolicy(max_attempts=3)
+    return Subscription("view", print, batch_size=3, retry=retry, on_failure=policy, **options)
+
+
+def expected(simulation: Simulation) -> list[int]:
+    """What the view holds if everything has gone by the rules."""
+    gone = simulation.bad | simulation.deadly
+    first = {each.stream_id: each.position for each in reversed(EVENTS) if each.position in gone}
+    return [
+        each.position
+        for each in EVENTS
+        if each.position not in gone
+        and (
+            simulation.subscription.on_failure is SKIP
+            or each.position < first.get(each.stream_id, 99)
+        )
+    ]
+
+
+def check(simulation: Simulation) -> None:
+    state, told = simulation.state, f"{simulation.mishaps}, view {simulation.state.view}"
+    assert state.owner is None or len(simulation.mishaps) > 1, told
+    assert not simulation.of_feed(state, state.checkpoint), told
+    assert not simulation.is_late, told
+    if simulation.subscription.external:
+        view = state.view
+        assert sorted(set(view)) == expected(simulation), told
+    else:
+        assert state.view == expected(simulation), told
+    for position, attempts, error in state.parked.values():
+        assert position in simulation.bad | simulation.deadly, told
+        if not any("crash" in each for each in simulation.mishaps.values()):
+            # A lost connection is no attempt; who takes over learns the error by one more.
+            assert attempts == 3 + ("taken over" in simulation.mishaps.values() and attempts > 3)
+            assert error == "ValueError: no", told
+
+
+def all_steps(simulation: Simulation) -> Iterable[int]:
+    return range(1, simulation.steps + 1)
+
+
+@pytest.mark.parametrize(("external", "by_hints"), [(False, False), (True, False), (False, True)])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("bad", [frozenset[int](), frozenset({4, 8})])
+def test_whatever_happens_at_any_step(
+    monkeypatch: pytest.MonkeyPatch,
+    policy: OnFailure,
+    bad: frozenset[int],
+    *,
+    external: bool,
+    by_hints: bool,
+) -> None:
+    def run(mishaps: dict[int, str]) -> Simulation:
+        spec = subscription(policy, external=external)
+        made = Simulation(spec, EVENTS, bad=bad, mishaps=mishaps, by_hints=by_hints)
+        return simulated(monkeypatch, made)
+
+    undisturbed = run({})
+    check(undisturbed)
+    for step, mishap in itertools.product(all_steps(undisturbed), MISHAPS):
+        check(run({step: mishap}))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_whatever_happens_at_any_two_steps(
+    monkeypatch: pytest.MonkeyPatch, policy: OnFailure
+) -> None:
+    def run(mishaps: dict[int, str]) -> Simulation:
+        made = Simulation(subscription(policy), EVENTS, bad=frozenset({4}), mishaps=mishaps)
+        return simulated(monkeypatch, made)
+
+    steps = list(all_steps(run({})))
+    for first, second in itertools.combinations(steps, 2):
+        # Each pair of kinds comes at some pair of steps, and one at each.
+        kinds = list(itertools.product(MISHAPS, MISHAPS))[(7 * first + second) % 25]
+        check(run(dict(zip((first, second), kinds, strict=True))))
+
+
+@pytest.mark.parametrize("external", [False, True])
+@pytest.mark.parametrize("deadly", [2, 6, 10])
+def test_an_event_that_ends_its_process_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, deadly: int, *, external: bool
+) -> None:
+    spec = subscription(external=external)
+    simulation = simulated(monkeypatch, Simulation(spec, EVENTS, deadly=frozenset({deadly})))
+    ((position, attempts, error),) = simulation.state.parked.values()
+    assert (position, attempts) == (deadly, 3)
+    assert "the process died" in error
+    # Once in a batch, and then by itself.
+    assert simulation.processes == 5
+    if not external:
+        assert simulation.state.view == expected(simulation)
+
+
+def test_attempts_are_counted_over_an_orderly_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation(subscription(), EVENTS, bad=frozenset({6}))
+    simulation.stop_at = Pause(0.2)  # after the second attempt
+    simulated(monkeypatch, simulation)
+    assert simulation.processes == 2
+    assert simulation.state.parked == {"s0": (6, 3, "ValueError: no")}
+    # In a batch, and three times by itself.
+    assert [attempt for position, attempt in simulation.handed if position == 6] == [1, 2, 3, 4]
+
+
+def test_stop_leaves_a_note_and_the_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(mishaps: dict[int, str]) -> Simulation:
+        made = Simulation(subscription(STOP), EVENTS, bad=frozenset({6}), mishaps=mishaps)
+        return simulated(monkeypatch, made)
+
+    undisturbed = run({})
+    lost = [{n: mishap} for n in all_steps(undisturbed) for mishap in MISHAPS[:2]]
+    for mishaps in [{}, *lost]:
+        simulation = run(mishaps)
+        assert simulation.state.error == ("ValueError: no", 6), mishaps
+        assert simulation.state.checkpoint == 4, mishaps
+        assert simulation.state.owner is None, mishaps
+
+
+def test_nothing_is_written_while_nothing_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Simulation(subscription(), [*EVENTS, Event(99, "foreign")])
+    simulation.state.parked["foreign"] = 1, 1, ""
+    simulated(monkeypatch, simulation)
+    # Two batches, and what was scanned in vain when the lease was given back.
+    assert simulation.state.saves == 3 - 1
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_process_that_was_frozen_hands_over_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, *, external: bool
+) -> None:
+    def run(mishaps: dict[int, str]) -> Simulation:
+        spec = subscription(external=external)
+        return simulated(monkeypatch, Simulation(spec, EVENTS, mishaps=mishaps))
+
+    for step in all_steps(run({})):
+        check(run({step: "frozen"}))
+
+
+def test_a_scan_that_finds_nothing_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventstore.subscriptions.worker.SCAN_POSITIONS", 3)
+    reads: list[tuple[int, Any]] = []
+
+    class Watched(Simulation):
+        def read_slice(self, *args: Any, after: int, until: int | None, **kwargs: Any) -> list[Any]:
+            reads.append((after, until))
+            return super().read_slice(*args, after=after, until=until, **kwargs)
+
+    simulation = Watched(subscription(), [*EVENTS, Event(20, "s0")])
+    simulated(monkeypatch, simulation)
+    assert all(until is not None and until - after <= 3 for after, until in reads)
+    assert simulation.state.view == [2, 4, 6, 8, 10, 20]
