@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore.models import EventRecord
@@ -57,8 +57,17 @@ def separate(engine: Engine) -> Engine:
     connection until a handler has given one back. The new pool connects by the same function and
     has the same event listeners (SQLAlchemy, ``Pool.recreate()``). Whoever asks disposes of it.
     """
+
+    def initialize(*_: object) -> None:
+        # What a dialect must know of its server is asked by its first connection, once: the other
+        # pool would neither ask nor wait. The given engine's own pool does wait.
+        if not hasattr(engine.dialect, "default_isolation_level"):
+            engine.connect().close()
+
+    pool = engine.pool.recreate()
+    event.listen(pool, "connect", initialize, insert=True)
     options = {**engine.get_execution_options(), "isolation_level": "AUTOCOMMIT"}
-    return Engine(engine.pool.recreate(), engine.dialect, engine.url, execution_options=options)
+    return Engine(pool, engine.dialect, engine.url, execution_options=options)
 
 
 def separate_async(engine: AsyncEngine) -> AsyncEngine:
