@@ -21,6 +21,7 @@ from __future__ import annotations
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar, overload
 
+from eventstore.personal.erasure import SUBJECT_FORGOTTEN
 from eventstore.reading import EventFilter
 from eventstore.registry import EventRegistry
 from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH, check_number, check_text
@@ -108,6 +109,9 @@ class Projection:
     partitions: ClassVar[int] = 1
     #: Narrows the events down further, by aggregate types or streams.
     filters: ClassVar[EventFilter] = EventFilter()
+    #: Whether its tables may hold what is personal in the events that it handles. If they do, it
+    #: must also handle ``SubjectForgotten``, and remove that of the subject then.
+    keeps_personal_data: ClassVar[bool] = True
 
     #: The name of the method for each class or type of events.
     _handlers: ClassVar[dict[type | str, str]] = {}
@@ -156,9 +160,10 @@ class Projection:
     def filter_for(self, codec: PayloadCodec) -> EventFilter:
         """Return which events it wants; ``codec`` knows the names of their classes.
 
-        :raises ValueError: it handles a class that the store's registry doesn't have.
+        :raises ValueError: it handles a class that the store's registry doesn't have, or keeps
+            personal data and isn't told, or too late, when that is erased.
         """
-        return EventFilter(
+        wanted = EventFilter(
             event_types=[
                 event if isinstance(event, str) else self._type_of(event, codec)
                 for event in self._handlers | self._effects
@@ -167,6 +172,29 @@ class Projection:
             stream_prefix=self.filters.stream_prefix,
             correlation_id=self.filters.correlation_id,
         )
+        self._check_erasure(wanted, codec)
+        return wanted
+
+    def _check_erasure(self, wanted: EventFilter, codec: PayloadCodec) -> None:
+        personal = sorted(codec.personal & wanted.event_types)
+        if personal and self.keeps_personal_data and SUBJECT_FORGOTTEN not in wanted.event_types:
+            raise ValueError(
+                f"projection {self.name!r} handles personal data ({', '.join(personal)}): let it "
+                "handle SubjectForgotten too, and remove what it keeps of that subject; or set "
+                "keeps_personal_data = False, if it keeps none"
+            )
+        if SUBJECT_FORGOTTEN not in wanted.event_types:
+            return
+        if self.filters != EventFilter():
+            raise ValueError(
+                f"projection {self.name!r} handles SubjectForgotten, which its filters keep from "
+                "it: these events have a stream of their own; filter in the methods"
+            )
+        if self.partitions > 1:
+            raise ValueError(
+                f"projection {self.name!r} handles SubjectForgotten, and has {self.partitions} "
+                "partitions: one might still write what another one has removed; leave it at 1"
+            )
 
     def _type_of(self, event_class: type, codec: PayloadCodec) -> str:
         event_type = codec.event_type_for(event_class) if isinstance(codec, EventRegistry) else None

@@ -56,7 +56,7 @@ def test_the_twins_are_alike() -> None:
         for name, method in inspect.getmembers(InMemoryEventStore, inspect.isfunction)
         if not name.startswith("_")
     ]
-    assert len(public) == 11
+    assert len(public) == 12
     for name, method in public:
         twin = getattr(AsyncInMemoryEventStore, name)
         assert inspect.signature(method).parameters == inspect.signature(twin).parameters, name
