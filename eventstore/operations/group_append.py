@@ -105,14 +105,9 @@ def append_group(
     """
     schema = schema_of(connection, schema)
     append_alone = partial(_append_alone, connection, codec=codec, schema=schema)
-    # What is personal has to be sealed first, which takes keys.
-    alone = {
-        each
-        for each in group
-        if not each.batch.events or (codec.personal and not each.batch.sealed)
-    }
-    outcomes = {each: append_alone(each) for each in group if each in alone}
-    chains = chains_of(each for each in group if each not in alone)
+    alone, together = _sort_out(group, codec)
+    outcomes = {each: append_alone(each) for each in alone}
+    chains = chains_of(together)
     versions = _write(connection, chains, schema=schema) if chains else {}
     for chain in chains:
         first = chain.submissions[0]
@@ -128,6 +123,32 @@ def append_group(
             outcomes[first] = known
     announce_committed()
     return outcomes
+
+
+def _sort_out(
+    group: Iterable[Submission[W]], codec: PayloadCodec
+) -> tuple[list[Submission[W]], list[Submission[W]]]:
+    """Return who is appended alone, and then who by the statement: in each stream by their turn.
+
+    A check without events can't be a part of the statement, nor what is personal, which has to be
+    sealed first. Behind others of its stream, such a one waits for their outcome, and so do those
+    that come behind it.
+    """
+    alone, together = [], []
+    begun: set[str] = set()
+    left_out: set[str] = set()
+    for each in group:
+        stream_id = each.batch.stream_id
+        if stream_id in left_out:
+            continue
+        if each.batch.events and (not codec.personal or each.batch.sealed):
+            together.append(each)
+            begun.add(stream_id)
+        elif stream_id in begun:
+            left_out.add(stream_id)
+        else:
+            alone.append(each)
+    return alone, together
 
 
 def _append_alone(

@@ -103,6 +103,26 @@ def test_group_commit_of_tasks(engine: Engine, registry: EventRegistry, async_ur
     assert {each.email for each in payloads(engine, registry)} == {ANN}
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_group_of_both_kinds_keeps_the_order_of_a_stream(
+    engine: Engine, registry: EventRegistry, async_url: URL, exact: bool
+) -> None:
+    async def write() -> list[int]:
+        async with (
+            async_engine_of(async_url) as async_engine,
+            AsyncGroupCommitWriter(async_engine, registry) as writer,
+        ):
+            events = [[registered(), noted(), noted()][number % 3] for number in range(12)]
+            return await asyncio.gather(
+                *(
+                    writer.append_to_stream("s", number if exact else ANY, [event])
+                    for number, event in enumerate(events)
+                )
+            )
+
+    assert asyncio.run(write()) == list(range(1, 13))
+
+
 def in_stream(event: EventEnvelope[Any], stream_id: str = "s") -> EventEnvelope[Any]:
     return event.model_copy(update={"stream_id": stream_id})
 
