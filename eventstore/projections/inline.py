@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import scoped_session
 
-from eventstore.errors import SubscriptionError
+from eventstore.appending import AppendResult
+from eventstore.errors import AppendConditionFailed, ConcurrencyConflict, SubscriptionError
 from eventstore.operations.projection_tables import AT_HOME
 from eventstore.operations.projections import Hold, add_version, forget_version, load_live_version
 from eventstore.operations.read import read_feed_mark, read_feed_page, read_recorded
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
-    from eventstore.appending import AppendResult
     from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope
     from eventstore.operations.projections import ProjectionVersion
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     Held: TypeAlias = list[tuple[Projector, Entered]]
     Append: TypeAlias = Callable[[Session], AppendResult]
+    _Refusal: TypeAlias = ConcurrencyConflict | AppendConditionFailed
 
 
 class InlineProjections:
@@ -72,11 +73,11 @@ class InlineProjections:
             return operation(own)
         held = self._hold(own)
         with own.begin_nested():
-            result = operation(own)
+            result = _unless_refused(operation, own)
             for projector, entered in held:
                 for event in self._recorded(own, result, projector):
                     project(projector.projection, event, own, entered)
-        return result
+        return _or_raise(result)
 
     async def append_async(self, session: AsyncSession, operation: Append) -> AppendResult:
         """Do the same on an async session."""
@@ -84,17 +85,17 @@ class InlineProjections:
             return await session.run_sync(operation)
         held = await session.run_sync(self._hold)
         async with session.begin_nested():
-            result = await session.run_sync(operation)
+            result = await session.run_sync(lambda own: _unless_refused(operation, own))
             for projector, entered in held:
                 for event in await session.run_sync(self._recorded, result, projector):
                     await project_async(projector.projection, event, session, entered)
-        return result
+        return _or_raise(result)
 
     def _recorded(
-        self, session: Session, result: AppendResult, projector: Projector
+        self, session: Session, result: AppendResult | _Refusal, projector: Projector
     ) -> list[AnyEnvelope]:
         """Return what was recorded now, as every reader will see it."""
-        if result.already_appended:
+        if not isinstance(result, AppendResult) or result.already_appended:
             return []
         positions = [position for stream in result for position in stream.positions]
         return read_recorded(
@@ -154,3 +155,21 @@ class InlineProjections:
         decoder = Decoder(bytes, self._codec)
         page = read_feed_page(session, cursor, projector.filters, decoder, schema=self._schema)
         return bool(page.scanned) or mark.position < mark.head
+
+
+def _unless_refused(operation: Append, session: Session) -> AppendResult | _Refusal:
+    """Append, or return the error of an append that was refused: it has written nothing.
+
+    Raised behind the savepoint, it leaves the locks that were taken in it: who decides again in the
+    same transaction can't be overtaken a second time.
+    """
+    try:
+        return operation(session)
+    except (ConcurrencyConflict, AppendConditionFailed) as refusal:
+        return refusal
+
+
+def _or_raise(result: AppendResult | _Refusal) -> AppendResult:
+    if isinstance(result, AppendResult):
+        return result
+    raise result

@@ -146,6 +146,47 @@ def test_any_number_of_first_appends_at_once(bank: Engine) -> None:
     assert committed_balances(bank) == dict.fromkeys(accounts, 2)
 
 
+def test_a_refused_append_keeps_its_lock(bank: Engine) -> None:
+    """Who decides again in the same transaction can't be overtaken a second time."""
+    deposit(bank, "a", 1, projections=[Balances()])
+    with Session(bank) as first:
+        store = inline(first)
+        with pytest.raises(ConcurrencyConflict):
+            store.append_to_stream("a", NO_STREAM, deposits(2))
+
+        def decide_again() -> int:
+            wait_until_blocked(bank)
+            version = store.append_to_stream("a", 1, deposits(2))
+            first.commit()
+            return version
+
+        version, _ = in_threads(
+            decide_again, lambda: deposit(bank, "a", 4, projections=[Balances()])
+        )
+    assert version == 2
+    assert committed_balances(bank) == {"a": 7}
+
+
+def test_a_refused_async_append_keeps_its_lock(bank: Engine) -> None:
+    deposit(bank, "a", 1, projections=[Balances()])
+
+    async def scenario() -> None:
+        async with async_engine_of(bank.url) as engine, AsyncSession(engine) as first:
+            store = AsyncSqlAlchemyEventStore(first, registry, projections=[Balances()])
+            with pytest.raises(ConcurrencyConflict):
+                await store.append_to_stream("a", NO_STREAM, deposits(2))
+            overtaking = asyncio.create_task(
+                asyncio.to_thread(deposit, bank, "a", 4, projections=[Balances()])
+            )
+            await asyncio.to_thread(wait_until_blocked, bank)
+            assert await store.append_to_stream("a", 1, deposits(2)) == 2
+            await first.commit()
+            await overtaking
+
+    asyncio.run(scenario())
+    assert committed_balances(bank) == {"a": 7}
+
+
 def test_a_first_append_waits_for_another_one_and_misses_nothing(bank: Engine) -> None:
     with Session(bank) as first:
         inline(first).append_to_stream("a", ANY, deposits(1))
