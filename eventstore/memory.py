@@ -39,7 +39,12 @@ from eventstore.errors import (
 )
 from eventstore.loading import LoadedStream
 from eventstore.payloads import as_jsonb, decode_metadata, payload_type
-from eventstore.personal.erasure import ERASURES_STREAM, check_subject_id, erasure_of
+from eventstore.personal.erasure import (
+    ERASURES_STREAM,
+    check_subject_id,
+    erasure_of,
+    refuse_to_delete_erasures,
+)
 from eventstore.personal.keys import InMemoryKeyStore, store_of
 from eventstore.personal.sealing import refuse_opened
 from eventstore.personal.vault import Vault, refuse_to_wait
@@ -163,12 +168,12 @@ class InMemoryEventStore:
             places = self._find_first_places(batches)
             already_appended = places is not None
             if places is None:
-                if refusal is not None:
-                    raise refusal
                 for batch in batches:
                     require_version(
                         batch.stream_id, batch.expected_version, *self._state(batch.stream_id)
                     )
+                if refusal is not None:
+                    raise refusal
                 for condition in conditions:
                     self._refuse_new(condition)
                 places = [self._placed(batch, self._record(batch)) for batch in batches]
@@ -429,7 +434,7 @@ class InMemoryEventStore:
 
     def delete_stream(self, stream_id: str, expected_version: ExpectedVersion = None) -> None:
         """Close the stream, keeping its events (a soft delete)."""
-        check_stream_id(stream_id)
+        refuse_to_delete_erasures(check_stream_id(stream_id))
         expected = check_expected_version(expected_version)
         with self._lock:
             require_version(stream_id, expected, *self._state(stream_id))

@@ -13,6 +13,7 @@ from eventstore.operations import verdict
 from eventstore.operations.conflicts import SERIALIZATION_FAILURE
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.transactions import connection_of, schema_of
+from eventstore.personal.erasure import refuse_to_delete_erasures
 from eventstore.streams import check_expected_version, check_stream_id
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def delete_stream(
     session: Session, stream_id: str, expected_version: ExpectedVersion, *, schema: str | None
 ) -> None:
     """Close the stream: reads and appends meet :class:`StreamDeleted` until it is restored."""
-    check_stream_id(stream_id)
+    refuse_to_delete_erasures(check_stream_id(stream_id))
     expected = check_expected_version(expected_version)
     connection = connection_of(session)
     schema = schema_of(connection, schema)

@@ -38,6 +38,14 @@ def check_subject_id(subject_id: str) -> str:
     return check_text("subject_id", subject_id, MAX_ID_LENGTH)
 
 
+def refuse_to_delete_erasures(stream_id: str) -> None:
+    """Raise ValueError for the stream of these events: without it nobody could be forgotten."""
+    if stream_id == ERASURES_STREAM:
+        raise ValueError(
+            f"stream {stream_id!r} records who was forgotten, and can't be deleted; delete others"
+        )
+
+
 def erasure_of(subject_id: str, metadata: EventMetadata | None) -> AnyEnvelope:
     """Return the event, its payload as JSON; its id is always the same one for a subject.
 

@@ -36,3 +36,12 @@ class Forgetting:
     def test_a_subject_has_a_name(self, store: EventStore, subject_id: Any) -> None:
         with pytest.raises((TypeError, ValueError), match="subject_id"):
             store.forget(subject_id)
+
+    def test_the_record_of_it_cannot_be_deleted(self, store: EventStore) -> None:
+        subject = new_stream()
+        store.forget(subject)
+
+        with pytest.raises(ValueError, match=f"'{ERASURES_STREAM}'.*who was forgotten"):
+            store.delete_stream(ERASURES_STREAM)
+
+        assert store.forget(subject) is False

@@ -12,11 +12,16 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore import (
     ANY,
+    NO_STREAM,
+    STREAM_EXISTS,
     AsyncGroupCommitWriter,
     ConcurrencyConflict,
     DuplicateEvent,
+    EventStore,
     GroupCommitWriter,
+    InMemoryEventStore,
     SqlAlchemyEventStore,
+    StreamNotFound,
     SubjectErased,
     event_store,
     import_events,
@@ -121,6 +126,26 @@ def test_a_group_of_both_kinds_keeps_the_order_of_a_stream(
             )
 
     assert asyncio.run(write()) == list(range(1, 13))
+
+
+@pytest.mark.parametrize("kind", ["memory", "sql"])
+def test_what_speaks_against_the_stream_comes_before_who_is_forgotten(
+    engine: Engine, registry: EventRegistry, kind: str
+) -> None:
+    with Session(engine) as session:
+        store: EventStore = (
+            InMemoryEventStore(registry)
+            if kind == "memory"
+            else SqlAlchemyEventStore(session, registry)
+        )
+        store.append_to_stream("s", NO_STREAM, [noted()])
+        store.forget("learner-1")
+        with pytest.raises(ConcurrencyConflict):
+            store.append_to_stream("s", 0, [registered()])
+        with pytest.raises(StreamNotFound):
+            store.append_to_stream("missing", STREAM_EXISTS, [registered()])
+        with pytest.raises(SubjectErased):
+            store.append_to_stream("s", 1, [registered()])
 
 
 def in_stream(event: EventEnvelope[Any], stream_id: str = "s") -> EventEnvelope[Any]:
