@@ -418,7 +418,11 @@ class Worker:
             position,
             failure.attempts,
             "its stream is parked" if policy is PARK else "it is skipped",
-            extra={"action": f"event_{policy.value}ed", "subscription": name, "position": position},
+            extra={
+                "action": "event_parked" if policy is PARK else "event_skipped",
+                "subscription": name,
+                "position": position,
+            },
         )
         return Delivered(1, caught_up=False)
 
