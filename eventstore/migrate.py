@@ -65,8 +65,9 @@ def upgrade(
 
     However many processes do this at the same time, one does the work and the others find it
     done; who waits longer than ``lock_timeout_seconds`` gets a TimeoutError that names the holder.
-    Raises LookupError if the search path names no schema that exists, and Alembic's CommandError
-    for an unknown revision, such as that of a database that a newer version has migrated.
+    Raises ValueError for an engine that leads through a pooler, LookupError if the search path
+    names no schema that exists, and Alembic's CommandError for an unknown revision, such as that
+    of a database that a newer version has migrated.
     """
     _run(command.upgrade, bind, schema, revision, lock_timeout_seconds, create_schema=True)
 
@@ -194,11 +195,27 @@ def _own_session(engine: Engine) -> Iterator[Connection]:
     """
     with engine.connect() as connection:
         try:
-            yield connection.execution_options(
-                isolation_level="AUTOCOMMIT", schema_translate_map=None
-            )
+            connection.execution_options(isolation_level="AUTOCOMMIT", schema_translate_map=None)
+            _check_direct(connection)
+            yield connection
         finally:
             connection.invalidate()
+
+
+def _check_direct(connection: Connection) -> None:
+    """Raise ValueError behind a pooler, where the lock and the search path would stay with others.
+
+    A pooler tells its clients a process id of its own (PgBouncer, "Cancel keys").
+    """
+    if connection.dialect.driver != "psycopg":
+        return  # others don't tell what they were told
+    driver: Any = connection.connection.driver_connection
+    if driver.info.backend_pid != connection.scalar(select(func.pg_backend_pid())):
+        raise ValueError(
+            "the engine leads through a pooler, and a migration needs a session of its own: give "
+            "an engine that leads to the server itself, or migrate in one transaction: "
+            "`with engine.begin() as connection: upgrade(connection)`"
+        )
 
 
 @contextmanager

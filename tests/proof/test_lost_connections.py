@@ -30,6 +30,7 @@ from eventstore.subscriptions import (
 from tests.fixtures.subscriptions import QUICK, append
 from tests.proof import ledger
 from tests.proof.cutting import WATCHED, Cut, Cutter
+from tests.proof.thoroughness import IS_THOROUGH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 DEADLINE_SECONDS = 60
 LEASE_SECONDS = 1.0
 THREADS = "threads"
-#: Of the cuts, for a run that need not make all.
+#: Of the cuts, for a run that is not thorough: while it runs, and as it starts and ends.
 SOME = 10
 
 
@@ -176,7 +177,7 @@ def test_a_connection_is_lost_at_any_step(ledger_db: Engine, watched_url: URL, s
             load.await_renewal()
             steps = set(cutter.steps)
             assert len(steps) > 15
-            cuts = chosen_cuts(steps, watched_url, chance)
+            cuts = chosen_cuts(steps, chance)
             missed = [cut for cut in cuts if not comes_to(cutter, cut, load.deliver)]
             # More often than an event may fail.
             (in_handler,) = (step for step in steps if step.startswith("INSERT INTO notes_taken"))
@@ -190,7 +191,7 @@ def test_a_connection_is_lost_at_any_step(ledger_db: Engine, watched_url: URL, s
             with running(watched_url, handlers, cutter):
                 load.deliver()
 
-        cuts = chosen_cuts((starting | cutter.steps) - steps, watched_url, chance)
+        cuts = chosen_cuts((starting | cutter.steps) - steps, chance)
         missed += [cut for cut in cuts if not comes_to(cutter, cut, run_once)]
     load.check(handlers)
     assert len(missed) < 5, missed
@@ -208,11 +209,12 @@ def comes_to(cutter: Cutter, cut: Cut, work: Callable[[], None]) -> bool:
     return False
 
 
-def chosen_cuts(steps: set[str], url: URL, chance: random.Random) -> list[Cut]:
-    """All cuts for the thread runner; some for the task runner, which obeys the same commands."""
+def chosen_cuts(steps: set[str], chance: random.Random) -> list[Cut]:
+    """All cuts if thorough, else some by chance; and those that might do a handler's work twice."""
     cuts = [Cut(step, is_after) for step in sorted(steps) for is_after in (False, True)]
     chance.shuffle(cuts)
-    return cuts if url.drivername == THREADS else cuts[:SOME]
+    cuts.sort(key=lambda cut: not cut.step.startswith("COMMIT of INSERT INTO notes"))
+    return cuts if IS_THOROUGH else cuts[:SOME]
 
 
 def cut_listener(engine: Engine) -> None:

@@ -24,6 +24,7 @@ from eventstore import (
     SqlAlchemyEventStore,
     StreamAppend,
     import_events,
+    migrate,
 )
 from eventstore.subscriptions import (
     AsyncSubscriptionRunner,
@@ -36,6 +37,7 @@ from eventstore.subscriptions import (
     wait_for_async,
 )
 from tests.fixtures.events import new_event, new_events
+from tests.fixtures.pgbouncer import through
 from tests.fixtures.subscriptions import QUICK, Base, see, seen
 
 if TYPE_CHECKING:
@@ -110,6 +112,19 @@ def test_the_guide(pooled_url: URL, capsys: pytest.CaptureFixture[str]) -> None:
     names["engine"].dispose()
 
     assert capsys.readouterr().out == blocks("text")
+
+
+def test_a_migration_refuses_a_pooler_but_in_one_transaction(
+    database_url: URL, pooler_port: int
+) -> None:
+    engine = create_engine(through(pooler_port, database_url), connect_args=PSYCOPG)
+    with pytest.raises(ValueError, match="leads through a pooler"):
+        migrate.upgrade(engine)
+    assert migrate.current(engine) is None
+    with engine.begin() as connection:
+        migrate.upgrade(connection)
+    migrate.check(engine)
+    engine.dispose()
 
 
 @pytest.mark.parametrize("autocommit", [False, True])
