@@ -10,7 +10,9 @@ To decide costs next to nothing here, and to fold an event too: what is measured
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,7 +26,7 @@ from sqlalchemy.orm import sessionmaker
 from benchmarks import machine, operations, report
 from benchmarks.controller import Unavailable
 from benchmarks.databases import check_durability, conninfo, postgresql
-from benchmarks.measure import interleave
+from benchmarks.measure import MIN_ROUNDS, interleave
 from benchmarks.ours import INVOICES, OurStore, engine_options
 from benchmarks.protocol import Run, Sample
 from benchmarks.tables import PAYLOAD, InvoiceIssued, registry
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from eventstore import StreamAppend
 
 WRITERS: Final = 16
-_WARM_UP_CALLS: Final = 3
+_WARM_UP_CALLS: Final = 1
 
 
 class Missed(Client):
@@ -107,25 +109,29 @@ def main() -> int:
     """Measure, on an embedded PostgreSQL or on a server of yours, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database-url", type=make_url)
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each way")
-    parser.add_argument("--calls", type=int, default=20, help="of each writer in a turn")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each way, at most")
+    parser.add_argument("--calls", type=int, default=10, help="of each writer in a turn")
+    parser.add_argument("--seconds", type=float, default=40, help="after which no round begins")
     arguments = parser.parse_args()
     with postgresql(arguments.database_url) as server, migrated_database(server) as url:
         before = machine.conditions()
         try:
-            samples = measure(url, arguments.rounds, arguments.calls)
+            samples = measure(url, arguments.rounds, arguments.calls, arguments.seconds)
         except Unavailable as error:
             sys.exit(str(error))
         moods = [before, machine.conditions()]
         facts = report.machine_facts(machine.look_at(conninfo(url), {}), moods)
         print(*wrap(", ".join(facts), 100), sep="\n")
-    print(f"{arguments.rounds} rounds of {WRITERS} writers with {arguments.calls} calls each\n")
+    rounds = len(samples[next(iter(samples))])
+    print(f"{rounds} rounds of {WRITERS} writers with {arguments.calls} calls each\n")
     print(*table(samples), sep="\n")
     return 0
 
 
-def measure(url: URL, rounds: int, calls: int) -> Mapping[str, Sequence[Sample]]:
-    """Return a sample of each way in each round.
+def measure(
+    url: URL, rounds: int, calls: int, seconds: float = math.inf
+) -> Mapping[str, Sequence[Sample]]:
+    """Return a sample of each way in each round that the time allows, and in three at least.
 
     :raises Unavailable: the server does not commit durably.
     """
@@ -136,7 +142,8 @@ def measure(url: URL, rounds: int, calls: int) -> Mapping[str, Sequence[Sample]]
         for client in clients.values():
             take_turn(client, _WARM_UP_CALLS)
         turns = {name: partial(take_turn, client, calls) for name, client in clients.items()}
-        return interleave(turns, rounds).samples
+        deadline = time.monotonic() + seconds
+        return interleave(turns, rounds, least=MIN_ROUNDS, deadline=deadline).samples
     finally:
         engine.dispose()
 
