@@ -62,10 +62,7 @@ def test_each_way_after_a_conflict_executes_everything(
     samples = contention.measure(committed_database, rounds=1, calls=1)
 
     assert list(samples) == list(contention.WAYS)
-    assert all(
-        sample.events == len(sample.latencies) == 3
-        for (sample,) in samples.values()
-    )
+    assert all(sample.events == len(sample.latencies) == 3 for (sample,) in samples.values())
     assert len(list(contention.table(samples))) == 1 + len(contention.WAYS)
 
 
