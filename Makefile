@@ -92,6 +92,10 @@ bench-peers: $(READY) ## Install the event stores that `make bench` measures bes
 bench-check: $(READY) ## Measure quickly, and fail if we are slower than what docs/benchmarks says
 	$(BIN)/python -m benchmarks quick --check $(args)
 
+.PHONY: bench-contention
+bench-contention: $(READY) ## What 16 writers of one stream gain by missed events and commutes, under a minute
+	$(BIN)/python -m benchmarks.contention $(args)
+
 .PHONY: bench-profile
 bench-profile: $(READY) ## Where CPU time goes, before and after, into docs/benchmarks; args="before=REVISION after=HEAD"
 	$(BIN)/python -m benchmarks.profiles --out docs/benchmarks $(args)

@@ -15,7 +15,7 @@ from benchmarks.machine import Conditions, Machine  # noqa: TC001 - pydantic rea
 from benchmarks.workloads import Metric, Sizes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from benchmarks.contenders import Contender
     from benchmarks.protocol import Sample
@@ -285,12 +285,22 @@ def optional(value: float | None, form: str) -> str:
 
 def facts(report: Report) -> Iterator[str]:
     """Yield what the figures depend on, one at a time."""
-    machine, options = report.machine, report.options
+    options = report.options
+    yield from machine_facts(report.machine, report.conditions.values())
+    yield f"turns of {options.seconds} s in up to {options.rounds} rounds"
+    if options.minutes is not None:
+        yield f"within {options.minutes:g} minutes or so"
+    yield f"feed {options.feed_events:,} events, bulk {options.bulk_events:,} events"
+    yield f"1/{PEERS_PART} of both for peers"
+
+
+def machine_facts(machine: Machine, moods: Collection[Conditions]) -> Iterator[str]:
+    """Yield what they depend on that is no option of a run."""
     yield f"{machine.date:%Y-%m-%d %H:%M} UTC"
     yield f"revision {machine.revision}"
     yield f"{machine.cores} cores of {machine.cpu}"
     yield machine.system
-    if moods := report.conditions.values():
+    if moods:
         loads = [mood.load_average for mood in moods]
         syncs = [mood.syncs_per_second for mood in moods]
         yield f"load {min(loads):.1f} to {max(loads):.1f}"
@@ -298,8 +308,3 @@ def facts(report: Report) -> Iterator[str]:
     yield f"PostgreSQL {machine.postgresql}"
     yield from (f"{name} {value}" for name, value in machine.settings.items())
     yield f"payload {machine.payload_bytes} bytes"
-    yield f"turns of {options.seconds} s in up to {options.rounds} rounds"
-    if options.minutes is not None:
-        yield f"within {options.minutes:g} minutes or so"
-    yield f"feed {options.feed_events:,} events, bulk {options.bulk_events:,} events"
-    yield f"1/{PEERS_PART} of both for peers"

@@ -6,13 +6,24 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from sqlalchemy.orm import Session
 
-from benchmarks import databases, report
+from benchmarks import contention, contents, databases, report
 from benchmarks.controller import Unavailable
 from benchmarks.measure import Plan, measure
+from benchmarks.ours import new_events
+from benchmarks.tables import InvoiceIssued, registry
+from eventstore import (
+    NO_STREAM,
+    AggregateType,
+    ConcurrencyConflict,
+    Decider,
+    SqlAlchemyEventStore,
+    StreamAppend,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Engine
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +53,64 @@ def test_a_round_measures_ours_beside_raw_and_grows_both(server_url: URL) -> Non
         *(("R2", 20_000), ("R2", 20_100), ("R3p", 20_000), ("R3p", 20_100)),
     }
     assert report.Report.model_validate_json(measured.model_dump_json()) == measured
+
+
+def test_each_way_after_a_conflict_executes_everything(
+    committed_database: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contention, "WRITERS", 3)
+    samples = contention.measure(committed_database, rounds=1, calls=1)
+
+    assert list(samples) == list(contention.WAYS)
+    assert all(sample.events == len(sample.latencies) == 3 for (sample,) in samples.values())
+    assert len(list(contention.table(samples))) == 1 + len(contention.WAYS)
+
+
+@pytest.mark.parametrize(
+    ("way", "states"),
+    [
+        (contention.Reload, [0, 1]),
+        (contention.ReloadAnew, [0, 1]),
+        (contention.Missed, [0, 1]),
+        (contention.Commuting, [0]),
+    ],
+)
+def test_a_way_overcomes_a_conflict_and_tells_it(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    way: type[contention.Missed],
+    states: list[int],
+) -> None:
+    decided: list[int] = []
+
+    def decide(command: InvoiceIssued, state: int) -> list[InvoiceIssued]:
+        if not decided:
+            with Session(engine) as rival, rival.begin():
+                store = SqlAlchemyEventStore(rival, registry)
+                store.append_to_stream("contended", NO_STREAM, new_events(1))
+        decided.append(state)
+        return [command]
+
+    decider = Decider(initial=0, decide=decide, evolve=lambda state, _: state + 1)
+    invoices = AggregateType(contents.AGGREGATE_TYPE, decider, stream_id=str)
+    monkeypatch.setattr(contention, "INVOICES", invoices)
+    monkeypatch.setattr(contention, "WRITERS", 1)
+    monkeypatch.setattr(contents, "new_stream_id", lambda: "contended")
+
+    assert contention.take_turn(way(engine), calls=1).conflicts == 1
+    assert decided == states
+
+
+@pytest.mark.parametrize(("way", "brings"), [(contention.Reload, False), (contention.Missed, True)])
+def test_only_who_reloads_is_not_told_what_was_missed(
+    engine: Engine, way: type[contention.Missed], *, brings: bool
+) -> None:
+    stream_id = contents.new_stream_id()
+    with way(engine).store() as store:
+        store.append(StreamAppend(stream_id, NO_STREAM, new_events(2)))
+        with pytest.raises(ConcurrencyConflict) as conflict:
+            store.append(StreamAppend(stream_id, 1, new_events(1)), fetch_missed=True)
+    assert (conflict.value.missed is not None) is brings
 
 
 def test_a_database_that_forgets_takes_no_part(database_url: URL) -> None:
