@@ -17,7 +17,7 @@ from eventstore import (
     Retries,
 )
 from eventstore.aggregate_types import Envelopes
-from eventstore.execution import Append, Executor, LoadStream
+from eventstore.execution import Append, Executor, ForEach, LoadStream
 from eventstore.testing.fakes import FakeClock, SequentialIds
 from tests.fixtures.bank import DECIDED, OBJECTS, Deposit, Deposited
 
@@ -64,6 +64,34 @@ def test_missed_events_that_upcasting_has_dropped_count_too() -> None:
     missed = DEPOSITED.model_copy(update={"event_version": 4})
     again = steps.throw(ConcurrencyConflict(3, 5, "account-1", missed=(missed,)))
     assert expected_version(again) == 5
+
+
+def test_an_object_that_was_rebased_is_that_of_its_own_version() -> None:
+    steps = executing(OBJECTS, lambda it: it.deposit(1))
+    load = next(steps)
+    steps.send(DROPPED)
+    # What upcasting has dropped matters to nobody.
+    again = steps.throw(ConcurrencyConflict(3, 4, "account-1", missed=()))
+    assert expected_version(again) == 4
+    assert steps.send(AppendResult((AppendedStream("account-1", 5, (9,)),))) == load
+    later = [DEPOSITED.model_copy(update={"event_version": version}) for version in (1, 5, 6)]
+    with pytest.raises(StopIteration) as end:
+        steps.send(LoadedStream(version=6, last=6, events=later))
+    outcome = end.value.value
+    assert (outcome.aggregate.version, outcome.aggregate.balance) == (5, 2)
+
+
+def test_a_stored_event_that_is_several_today_has_one_position() -> None:
+    steps = executing(OBJECTS, lambda it: it.deposit(1))
+    next(steps)
+    visit = steps.send(LoadedStream(version=1, last=1, events=[], recorded=(1, 1)))
+    assert isinstance(visit, ForEach)
+    for _ in range(2):
+        visit.visit(DEPOSITED.model_copy(update={"sequence_number": 7}))
+    with pytest.raises(StopIteration) as end:
+        steps.send(None)
+    outcome = end.value.value
+    assert (outcome.positions, len(outcome.events)) == ((7,), 2)
 
 
 def test_without_what_was_missed_the_stream_is_loaded_again() -> None:
