@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -34,6 +34,7 @@ from eventstore import (
     causation,
     no_new,
 )
+from eventstore.personal import Personal, personal
 from eventstore.testing.fakes import FakeClock, SequentialIds
 from tests.fixtures.bank import (
     DECIDED,
@@ -656,6 +657,14 @@ class StateOfOld:
     balance: int = 0
 
 
+@dataclass(frozen=True)
+class Holder:
+    account_id: str = "1"
+    name: Annotated[Personal[str] | None, personal(subject="account_id")] = field(
+        default=None, repr=False
+    )
+
+
 class UnusableSnapshots:
     def keep(self, bank: Bank, data: Any) -> str:
         """Keep a snapshot whose state is wrong, so that it shows whether it is used."""
@@ -751,6 +760,31 @@ class UnusableSnapshots:
             accounts.execute(account_id, Deposited(1))
         assert len(caplog.records) == 1
         assert payloads(bank, account_id) == [Deposited(1)] * 2
+
+    def test_a_state_that_the_store_cannot_seal_does_not_stop_one_either(
+        self, bank: Bank, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        model = Decider[Any, Any, Any](
+            initial=Holder(),
+            decide=lambda command, _: [command],
+            evolve=lambda _, event: Holder(name=event.name),
+        )
+        kind = AggregateType(
+            "account", model, snapshots=Snapshots(EveryEvents(1), state_type=Holder)
+        )
+        accounts, account_id = bank.repository(kind), uuid4()
+        for name in ("ann", "bob"):
+            outcome = accounts.execute(account_id, Renamed(name))
+            assert outcome.aggregate.snapshot_version == 0
+        new = accounts.load(account_id)
+        new.record(Renamed("eve"))
+        accounts.save(new)
+        assert (new.version, new.snapshot_version) == (3, 0)
+        (record,) = caplog.records
+        assert "has no keys" in record.getMessage()
+        assert "ann" not in record.getMessage()
+        assert payloads(bank, account_id) == [Renamed("ann"), Renamed("bob"), Renamed("eve")]
+        assert bank.store.get_snapshot(f"account-{account_id}", "account") is None
 
 
 class RepositorySuite(

@@ -13,13 +13,16 @@ from eventstore import (
     AppendResult,
     ConcurrencyConflict,
     EventEnvelope,
+    EveryEvents,
     LoadedStream,
+    MasterKeyError,
     Retries,
+    Snapshots,
 )
 from eventstore.aggregate_types import Envelopes
-from eventstore.execution import Append, Executor, ForEach, LoadStream
+from eventstore.execution import Append, Executor, ForEach, LoadStream, SaveSnapshot
 from eventstore.testing.fakes import FakeClock, SequentialIds
-from tests.fixtures.bank import DECIDED, OBJECTS, Deposit, Deposited
+from tests.fixtures.bank import DECIDED, OBJECTS, Account, Deposit, Deposited
 
 if TYPE_CHECKING:
     from eventstore.execution import Steps
@@ -92,6 +95,18 @@ def test_a_stored_event_that_is_several_today_has_one_position() -> None:
         steps.send(None)
     outcome = end.value.value
     assert (outcome.positions, len(outcome.events)) == ((7,), 2)
+
+
+def test_a_master_key_that_is_missing_is_not_passed_over() -> None:
+    kind = AggregateType("account", Account, snapshots=Snapshots(EveryEvents(1)))
+    steps = executing(kind, lambda it: it.deposit(1))
+    next(steps)
+    steps.send(LoadedStream(version=0, last=0, events=[]))
+    assert isinstance(
+        steps.send(AppendResult((AppendedStream("account-1", 1, (9,)),))), SaveSnapshot
+    )
+    with pytest.raises(MasterKeyError):
+        steps.throw(MasterKeyError("it is gone"))
 
 
 def test_without_what_was_missed_the_stream_is_loaded_again() -> None:
