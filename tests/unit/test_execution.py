@@ -17,6 +17,7 @@ from eventstore import (
     LoadedStream,
     MasterKeyError,
     Retries,
+    Snapshot,
     Snapshots,
 )
 from eventstore.aggregate_types import Envelopes
@@ -82,6 +83,27 @@ def test_an_object_that_was_rebased_is_that_of_its_own_version() -> None:
         steps.send(LoadedStream(version=6, last=6, events=later))
     outcome = end.value.value
     assert (outcome.aggregate.version, outcome.aggregate.balance) == (5, 2)
+
+
+def test_a_snapshot_later_than_the_rebased_command_is_not_used() -> None:
+    kind = AggregateType("account", Account, snapshots=Snapshots(EveryEvents(9)))
+    steps = executing(kind, lambda it: it.deposit(1))
+    next(steps)
+    steps.send(LoadedStream(version=0, last=0, events=[]))
+    steps.throw(ConcurrencyConflict(0, 1, "account-1", missed=()))
+    steps.send(AppendResult((AppendedStream("account-1", 2, (9,)),)))
+    later = Snapshot[Any](
+        aggregate_id="account-1",
+        aggregate_type="account",
+        version=3,
+        data={"model": 1, "state": {"balance": 7, "name": ""}},
+    )
+    found = LoadedStream(snapshot=later, version=3, last=3, events=[])
+    assert steps.send(found) == LoadStream("account-1", None, None)
+    events = [DEPOSITED.model_copy(update={"event_version": version}) for version in (1, 2, 3)]
+    with pytest.raises(StopIteration) as end:
+        steps.send(LoadedStream(version=3, last=3, events=events))
+    assert end.value.value.aggregate == Account(2)
 
 
 def test_a_stored_event_that_is_several_today_has_one_position() -> None:
