@@ -14,10 +14,11 @@ from eventstore.snapshotting import SnapshotTail, StateWriter
 from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH, check_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
     from uuid import UUID
 
+    from eventstore.errors import SerializationError
     from eventstore.snapshots import AnySnapshot
     from eventstore.snapshotting import Snapshots
 
@@ -38,7 +39,8 @@ class AggregateType(Generic[C, A]):
     The model is a subclass of :class:`~eventstore.Aggregate`, whose commands are callables that
     take one (``lambda account: account.withdraw(10)``), or a :class:`~eventstore.Decider`, whose
     commands are values. ``stream_id`` says which stream an aggregate has, by default
-    ``"<name>-<id>"``. Make one for each type, as a constant: it holds no connection.
+    ``"<name>-<id>"``; ``tags`` which tags an event gets, by the aggregate's id and the payload.
+    Make one for each type, as a constant: it holds no connection.
     """
 
     @overload
@@ -49,6 +51,7 @@ class AggregateType(Generic[C, A]):
         *,
         stream_id: Callable[[str], str] | None = None,
         snapshots: Snapshots | None = None,
+        tags: Callable[[str, E], Iterable[str]] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -58,6 +61,7 @@ class AggregateType(Generic[C, A]):
         *,
         stream_id: Callable[[str], str] | None = None,
         snapshots: Snapshots | None = None,
+        tags: Callable[[str, Any], Iterable[str]] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -66,10 +70,16 @@ class AggregateType(Generic[C, A]):
         *,
         stream_id: Callable[[str], str] | None = None,
         snapshots: Snapshots | None = None,
+        tags: Callable[[str, Any], Iterable[str]] | None = None,
     ) -> None:
+        if tags is not None and not callable(tags):
+            raise TypeError(
+                f"tags must be a function of an aggregate's id and an event, not {tags!r}"
+            )
         self.name = check_text("name", name, MAX_TYPE_LENGTH)
         self._style = _style_of(model)
         self._stream_id = stream_id or (lambda aggregate_id: f"{name}-{aggregate_id}")
+        self._tags = tags
         self._writer: StateWriter | None = None
         if snapshots is not None:
             self._writer = snapshots.writer_for(self._style.state_type)
@@ -82,6 +92,10 @@ class AggregateType(Generic[C, A]):
     def stream_of(self, aggregate_id: AggregateId) -> str:
         """Return the id of the aggregate's stream."""
         return self._stream_id(str(aggregate_id))
+
+    def tags_of(self, aggregate_id: str, payload: object) -> Iterable[str]:
+        """Return the tags of a new event of the aggregate."""
+        return () if self._tags is None else self._tags(aggregate_id, payload)
 
     def begin(self, aggregate_id: AggregateId) -> A:
         """Return an aggregate of which nothing has happened yet."""
@@ -123,16 +137,18 @@ class AggregateType(Generic[C, A]):
         )
         if not self._writer.wants(tail):
             return None
-        snapshot = self._writer.snapshot_of(
+        return self._writer.snapshot_of(
             self._style.state_of(aggregate),
             stream_id=self.stream_of(aggregate.aggregate_id),
             aggregate_type=self.name,
             version=aggregate.version,
             now=now,
         )
-        if snapshot is not None:
-            aggregate.snapshot_taken()
-        return snapshot
+
+    def snapshot_refused(self, error: SerializationError) -> None:
+        """Log, once, that the store can't keep this type's snapshots."""
+        if self._writer is not None:
+            self._writer.refused(self.name, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +173,7 @@ class Envelopes:
                 event_data=payload,
                 occurred_at=self.clock(),
                 metadata=metadata,
+                tags=kind.tags_of(aggregate.aggregate_id, payload),
             )
             for payload in aggregate.pending_events
         ]

@@ -5,9 +5,9 @@ answer or thrown its error. Who drives them waits, or awaits (the model is psyco
 protocol is a generator, and waiting is somebody else's business).
 
 After a conflict that brings the missed events, a decider's state is folded forward and decided on
-again, without another read. Where the missed events commute with the command, what was decided is
-appended at the new version as it is. An aggregate that is an object has changed with its decision,
-and is loaded anew.
+again, without another read. An aggregate that is an object has changed with its decision, and is
+loaded anew. Where the missed events commute with the command, nothing is decided again: what was
+decided is appended at the new version as it is, and an object is loaded after that.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from eventstore.errors import (
     ConnectionUnusable,
     EventStoreError,
     IdempotencyMismatch,
+    SerializationError,
     TransactionConflict,
 )
 from eventstore.events import AnyEnvelope
@@ -167,9 +168,14 @@ class Executor(Generic[C, A]):
         aggregate, _ = yield from self._load(aggregate_id, None)
         return aggregate
 
-    def save(self, aggregates: Sequence[A], appends: Sequence[StreamAppend]) -> Steps[AppendResult]:
+    def save(
+        self,
+        aggregates: Sequence[A],
+        appends: Sequence[StreamAppend],
+        require: Requirement | Sequence[Requirement],
+    ) -> Steps[AppendResult]:
         """Append what the aggregates have pending."""
-        result: AppendResult = yield Append(appends)
+        result: AppendResult = yield Append(appends, require)
         for aggregate, append, place in zip(aggregates, appends, result, strict=True):
             yield from self._saved(aggregate, append, place.version)
         return result
@@ -181,25 +187,28 @@ class Executor(Generic[C, A]):
         expected: int | StreamState,
         commutes: Callable[[AnyEnvelope], bool],
         idempotency_key: str | None,
+        *,
+        require: Requirement | Sequence[Requirement] = (),
     ) -> Steps[Outcome[A]]:
         """Return what the command leads to, or what it has led to under its key before."""
         aggregate: A | None = None
         append: StreamAppend | None = None
         for attempt in count(1):
-            if aggregate is None:
-                aggregate, found = yield from self._load(aggregate_id, idempotency_key)
-                if found.recorded is not None:
-                    return (yield from self._recorded(aggregate_id, *found.recorded))
             if append is None:
+                if aggregate is None:
+                    aggregate, found = yield from self._load(aggregate_id, idempotency_key)
+                    if found.recorded is not None:
+                        return (yield from self._recorded(aggregate_id, *found.recorded))
                 yield from self._require(aggregate, expected, commutes)
                 self._kind.handle(command, aggregate)
                 if not aggregate.pending_events:
                     return Outcome(aggregate=aggregate, version=aggregate.version, attempts=attempt)
                 append = self._envelopes.append_of(self._kind, aggregate, idempotency_key)
             try:
-                result: AppendResult = yield Append([append])
+                result: AppendResult = yield Append([append], require)
             except (ConcurrencyConflict, IdempotencyMismatch) as error:
-                if attempt >= self._retries.attempts:
+                # Another stream is one of ``require``: no decision on this one brings it back.
+                if attempt >= self._retries.attempts or error.stream_id != append.stream_id:
                     raise
                 aggregate, append = _after_refusal(error, aggregate, append, commutes)
                 continue
@@ -208,11 +217,12 @@ class Executor(Generic[C, A]):
                 aggregate = append = None
                 continue
             place = result.streams[0]
-            events = aggregate.pending_events
+            if aggregate is None:
+                aggregate, _ = yield from self._load(aggregate_id, None, place.version)
             yield from self._saved(aggregate, append, place.version)
             return Outcome(
                 aggregate=aggregate,
-                events=events,
+                events=tuple(event.event_data for event in append.events),
                 version=place.version,
                 positions=place.positions,
                 attempts=attempt,
@@ -220,20 +230,24 @@ class Executor(Generic[C, A]):
         raise AssertionError("count() has ended")
 
     def _load(
-        self, aggregate_id: AggregateId, idempotency_key: str | None
+        self, aggregate_id: AggregateId, idempotency_key: str | None, version: int | None = None
     ) -> Steps[tuple[A, LoadedStream]]:
+        """Return the aggregate at ``version``, by default as it is now, and what was found."""
         stream_id = self._kind.stream_of(aggregate_id)
         found: LoadedStream = yield LoadStream(stream_id, self._kind.snapshot_type, idempotency_key)
+        last = found.version if version is None else version
         aggregate = self._kind.restore(aggregate_id, found.snapshot)
-        if aggregate is None:
+        if aggregate is None or aggregate.version > last:
             found = yield LoadStream(stream_id, None, idempotency_key)
+            last = found.version if version is None else version
             aggregate = self._kind.begin(aggregate_id)
         for event in found.events:
-            aggregate.replay(event)
-        if found.last < found.version:
-            rest = ReadOptions(from_version=found.last + 1, to_version=found.version)
+            if event.event_version <= last:
+                aggregate.replay(event)
+        if found.last < last:
+            rest = ReadOptions(from_version=found.last + 1, to_version=last)
             yield ForEach(stream_id, rest, aggregate.replay)
-        aggregate.replayed_to(found.version)
+        aggregate.replayed_to(last)
         return aggregate, found
 
     def _require(
@@ -273,7 +287,8 @@ class Executor(Generic[C, A]):
             aggregate=aggregate,
             events=tuple(event.event_data for event in recorded),
             version=last,
-            positions=tuple(event.sequence_number for event in recorded),
+            # An upcaster may have made several of one event: they have one place.
+            positions=tuple(dict.fromkeys(event.sequence_number for event in recorded)),
             already_appended=True,
         )
 
@@ -284,32 +299,44 @@ class Executor(Generic[C, A]):
         snapshot = self._kind.snapshot_due(aggregate, new_events, self._envelopes.clock())
         if snapshot is None:
             return
-        if self._keep_snapshot is None:
-            yield SaveSnapshot(snapshot)
-        else:
+        if self._keep_snapshot is not None:
             self._keep_snapshot(snapshot)
+        else:
+            try:
+                yield SaveSnapshot(snapshot)
+            except SerializationError as error:
+                self._kind.snapshot_refused(error)
+                return
+        aggregate.snapshot_taken()
 
 
 def _after_refusal(
     error: ConcurrencyConflict | IdempotencyMismatch,
-    aggregate: A,
+    aggregate: A | None,
     append: StreamAppend,
     commutes: Callable[[AnyEnvelope], bool],
 ) -> tuple[A | None, StreamAppend | None]:
     """Return the aggregate and the append to go on with; None for what must be made anew.
 
+    An append without its aggregate is what was decided on a state that holds it already: the missed
+    events can't be folded in before it.
+
     That a command's own key is known for something else says that another attempt at it was
     quicker, and has decided on another state.
     """
-    if isinstance(error, IdempotencyMismatch) or error.missed is None or not aggregate.can_replay:
+    if isinstance(error, IdempotencyMismatch) or error.missed is None:
         return None, None
+    rebased: StreamAppend | None = None
+    if all(map(commutes, error.missed)):
+        rebased = replace(append, expected_version=error.actual)
+    if aggregate is None or not aggregate.can_replay:
+        return None, rebased
     for event in error.missed:
         aggregate.replay(event)
     aggregate.replayed_to(error.actual)
-    if all(map(commutes, error.missed)):
-        return aggregate, replace(append, expected_version=error.actual)
-    aggregate.forget_pending()
-    return aggregate, None
+    if rebased is None:
+        aggregate.forget_pending()
+    return aggregate, rebased
 
 
 def rule_of(commutes: Commutes) -> Callable[[AnyEnvelope], bool]:

@@ -27,7 +27,7 @@ from uuid_utils.compat import uuid7
 
 from eventstore.aggregate_types import AggregateType, Envelopes
 from eventstore.aggregates import Aggregate
-from eventstore.appending import AppendResult
+from eventstore.appending import AppendResult, check_requirements
 from eventstore.driving import drive, drive_async
 from eventstore.errors import EventStoreError
 from eventstore.execution import TEN_ATTEMPTS, Executor, rule_of
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from eventstore.aggregate_types import AggregateId
-    from eventstore.appending import StreamAppend
+    from eventstore.appending import Requirement, StreamAppend
     from eventstore.execution import Commutes, Outcome, Retries, Steps
     from eventstore.snapshots import AnySnapshot
     from eventstore.streams import ExpectedVersion
@@ -133,20 +133,32 @@ class Repository(_Repository[C, A]):
         """
         return self._transact(lambda executor: executor.load(aggregate_id), repeatable=True)
 
-    def save(self, *aggregates: A, idempotency_key: str | None = None) -> AppendResult:
+    def save(
+        self,
+        *aggregates: A,
+        idempotency_key: str | None = None,
+        require: Requirement | Sequence[Requirement] = (),
+    ) -> AppendResult:
         """Append the pending events of the aggregates, all or nothing.
 
         An aggregate without any is left out; with none at all, nothing is asked of the store.
+        ``require`` is what else must hold: :func:`~eventstore.no_new`,
+        :class:`~eventstore.StreamAt`.
 
         :raises ConcurrencyConflict: somebody has appended to one of the streams since it was
-            loaded; nothing was written. Forget the aggregates, load and decide again.
+            loaded; nothing was written. Forget the aggregates, load and decide again. Or a
+            required stream is at another version.
+        :raises AppendConditionFailed: an event has come that ``require`` excludes; nothing was
+            written.
         """
         changed = [aggregate for aggregate in aggregates if aggregate.pending_events]
         # Made once: when the transaction is run again, the same events are known by their ids.
         appends = [self.changes(each, idempotency_key=idempotency_key) for each in changed]
         if not appends:
             return AppendResult(())
-        return self._transact(lambda executor: executor.save(changed, appends), repeatable=True)
+        return self._transact(
+            lambda executor: executor.save(changed, appends, require), repeatable=True
+        )
 
     def execute(
         self,
@@ -156,13 +168,14 @@ class Repository(_Repository[C, A]):
         expected_version: ExpectedVersion = None,
         commutes: Commutes = (),
         idempotency_key: str | None = None,
+        require: Requirement | Sequence[Requirement] = (),
     ) -> Outcome[A]:
         """Load the aggregate, let it decide on ``command``, and append what follows.
 
         Two round trips. When somebody else has appended meanwhile, it is decided again, a bounded
         number of times; in a transaction the second attempt succeeds, since the first one locks
         the stream's row. ``commutes`` says which missed events don't matter to this command: if
-        none of them does, what a decider has decided is appended as it is.
+        none of them does, what was decided is appended as it is, without a second decision.
 
         ``expected_version`` is the version that whoever gave the command has seen: on another one
         nothing is decided, unless all events since then commute with the command. So a form, or an
@@ -172,8 +185,15 @@ class Repository(_Repository[C, A]):
         nothing is decided, and the outcome is that of the first time. (A command that led to
         nothing leaves no trace, and is decided again.)
 
+        ``require`` is what else must hold when something is appended, whatever was decided: what a
+        command reads besides its aggregate belongs there. Read that again, and give the command
+        again, if it fails; to have that done, see :func:`~eventstore.execute_decision`.
+
         :raises ConcurrencyConflict: all attempts were in vain, or the aggregate is at another
-            version than expected; ``missed`` are the events since then.
+            version than expected; ``missed`` are the events since then. Or a required stream is at
+            another version.
+        :raises AppendConditionFailed: an event has come that ``require`` excludes; nothing was
+            written.
         :raises StreamNotFound: nothing has happened of the aggregate, and ``STREAM_EXISTS`` was
             expected.
         :raises StreamDeleted: the aggregate's stream is soft-deleted.
@@ -181,9 +201,10 @@ class Repository(_Repository[C, A]):
             too often.
         """
         expected, rule = check_expected_version(expected_version), rule_of(commutes)
+        check_requirements(require)
         return self._transact(
             lambda executor: executor.execute(
-                aggregate_id, command, expected, rule, idempotency_key
+                aggregate_id, command, expected, rule, idempotency_key, require=require
             ),
             repeatable=idempotency_key is not None,
         )
@@ -251,13 +272,23 @@ class AsyncRepository(_Repository[C, A]):
         """
         return await self._transact(lambda executor: executor.load(aggregate_id), repeatable=True)
 
-    async def save(self, *aggregates: A, idempotency_key: str | None = None) -> AppendResult:
+    async def save(
+        self,
+        *aggregates: A,
+        idempotency_key: str | None = None,
+        require: Requirement | Sequence[Requirement] = (),
+    ) -> AppendResult:
         """Append the pending events of the aggregates, all or nothing.
 
         An aggregate without any is left out; with none at all, nothing is asked of the store.
+        ``require`` is what else must hold: :func:`~eventstore.no_new`,
+        :class:`~eventstore.StreamAt`.
 
         :raises ConcurrencyConflict: somebody has appended to one of the streams since it was
-            loaded; nothing was written. Forget the aggregates, load and decide again.
+            loaded; nothing was written. Forget the aggregates, load and decide again. Or a
+            required stream is at another version.
+        :raises AppendConditionFailed: an event has come that ``require`` excludes; nothing was
+            written.
         """
         changed = [aggregate for aggregate in aggregates if aggregate.pending_events]
         # Made once: when the transaction is run again, the same events are known by their ids.
@@ -265,7 +296,7 @@ class AsyncRepository(_Repository[C, A]):
         if not appends:
             return AppendResult(())
         return await self._transact(
-            lambda executor: executor.save(changed, appends), repeatable=True
+            lambda executor: executor.save(changed, appends, require), repeatable=True
         )
 
     async def execute(
@@ -276,13 +307,14 @@ class AsyncRepository(_Repository[C, A]):
         expected_version: ExpectedVersion = None,
         commutes: Commutes = (),
         idempotency_key: str | None = None,
+        require: Requirement | Sequence[Requirement] = (),
     ) -> Outcome[A]:
         """Load the aggregate, let it decide on ``command``, and append what follows.
 
         Two round trips. When somebody else has appended meanwhile, it is decided again, a bounded
         number of times; in a transaction the second attempt succeeds, since the first one locks
         the stream's row. ``commutes`` says which missed events don't matter to this command: if
-        none of them does, what a decider has decided is appended as it is.
+        none of them does, what was decided is appended as it is, without a second decision.
 
         ``expected_version`` is the version that whoever gave the command has seen: on another one
         nothing is decided, unless all events since then commute with the command. So a form, or an
@@ -292,8 +324,15 @@ class AsyncRepository(_Repository[C, A]):
         nothing is decided, and the outcome is that of the first time. (A command that led to
         nothing leaves no trace, and is decided again.)
 
+        ``require`` is what else must hold when something is appended, whatever was decided: what a
+        command reads besides its aggregate belongs there. Read that again, and give the command
+        again, if it fails; to have that done, see :func:`~eventstore.execute_decision`.
+
         :raises ConcurrencyConflict: all attempts were in vain, or the aggregate is at another
-            version than expected; ``missed`` are the events since then.
+            version than expected; ``missed`` are the events since then. Or a required stream is at
+            another version.
+        :raises AppendConditionFailed: an event has come that ``require`` excludes; nothing was
+            written.
         :raises StreamNotFound: nothing has happened of the aggregate, and ``STREAM_EXISTS`` was
             expected.
         :raises StreamDeleted: the aggregate's stream is soft-deleted.
@@ -301,9 +340,10 @@ class AsyncRepository(_Repository[C, A]):
             too often.
         """
         expected, rule = check_expected_version(expected_version), rule_of(commutes)
+        check_requirements(require)
         return await self._transact(
             lambda executor: executor.execute(
-                aggregate_id, command, expected, rule, idempotency_key
+                aggregate_id, command, expected, rule, idempotency_key, require=require
             ),
             repeatable=idempotency_key is not None,
         )

@@ -1,7 +1,7 @@
 """When snapshots of an aggregate are taken, how they are written down, and when one can be used.
 
 A snapshot saves reading, no more: whatever is wrong with it, the events are replayed. So its data
-data says of which version of the state's model it is, ``{"model": 3, "state": ...}``. It is used
+says of which version of the state's model it is, ``{"model": 3, "state": ...}``. It is used
 only if that is the present one, and if the state that it gives would be written down in the same
 way again. Thus a field that was renamed, removed or added since is noticed even where validation
 would let it pass with a default.
@@ -165,7 +165,7 @@ class StateWriter:
         try:
             encoded = self._states.encode(aggregate_type, state)
         except SerializationError as error:
-            self._snapshots.warn_once(aggregate_type, "now", f"{error.path} {error.reason}")
+            self.refused(aggregate_type, error)
             return None
         return Snapshot(
             aggregate_id=stream_id,
@@ -174,6 +174,10 @@ class StateWriter:
             data={"model": model, "state": from_json(encoded)},
             created_at=now,
         )
+
+    def refused(self, aggregate_type: str, error: SerializationError) -> None:
+        """Log, once, that a state of today can't be kept."""
+        self._snapshots.warn_once(aggregate_type, "now", f"{error.path} {error.reason}")
 
     def restore(self, snapshot: AnySnapshot, begin: Callable[[Any], A]) -> A | None:
         """Return what ``begin`` makes of the state; None, with a warning, if it can't be used."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,19 +16,25 @@ from eventstore import (
     STREAM_EXISTS,
     AggregateType,
     AnyPolicy,
+    AppendConditionFailed,
     ConcurrencyConflict,
     Decider,
     EventEnvelope,
     EveryEvents,
     EveryInterval,
     OnEvents,
+    Query,
+    QueryItem,
     Retries,
     Snapshot,
     Snapshots,
+    StreamAt,
     StreamDeleted,
     StreamNotFound,
     causation,
+    no_new,
 )
+from eventstore.personal import Personal, personal
 from eventstore.testing.fakes import FakeClock, SequentialIds
 from tests.fixtures.bank import (
     DECIDED,
@@ -274,11 +280,52 @@ class Conflicts:
         with pytest.raises(InsufficientFunds):
             accounts.execute(account_id, Withdraw(1), commutes=commutes)
 
-    def test_what_commutes_is_folded_in_the_order_of_the_stream(self, bank: Bank) -> None:
-        accounts, account_id = bank.repository(DECIDED), uuid4()
+    @pytest.mark.parametrize("policy", [None, EveryEvents(2)])
+    def test_what_an_object_has_decided_is_not_decided_again(self, bank: Bank, policy: Any) -> None:
+        snapshots = None if policy is None else Snapshots(policy)
+        accounts = bank.repository(AggregateType("account", Account, snapshots=snapshots))
+        account_id, seen = uuid4(), []
+
+        def deposit(it: Account) -> None:
+            seen.append((it.version, it.balance))
+            it.deposit(5)
+
+        accounts.execute(account_id, lambda it: it.deposit(1))
+        bank.interfere(f"account-{account_id}", event(Renamed("ann")))
+        bank.interfere(f"account-{account_id}", event(Renamed("bob")))
+        bank.requests.clear()
+        outcome = accounts.execute(account_id, deposit, commutes=[Renamed])
+        assert bank.requests[:5] == ["load_stream", "append", "append", "append", "load_stream"]
+        assert seen == [(1, 1)]
+        assert (outcome.events, outcome.version, outcome.attempts) == ((Deposited(5),), 4, 3)
+        assert len(outcome.positions) == 1
+        loaded = accounts.load(account_id)
+        assert outcome.aggregate == loaded == Account(6, "bob")
+        assert outcome.aggregate.version == loaded.version == 4
+        assert outcome.aggregate.pending_events == ()
+        assert loaded.snapshot_version == (0 if policy is None else 4)
+        outcome.aggregate.withdraw(6)
+        assert accounts.save(outcome.aggregate).streams[0].version == 5
+
+    def test_what_matters_after_all_is_decided_on(self, bank: Bank) -> None:
+        accounts, account_id = bank.repository(OBJECTS), uuid4()
+        accounts.execute(account_id, lambda it: it.deposit(5))
+        bank.interfere(f"account-{account_id}", event(Renamed("ann")))
+        bank.interfere(f"account-{account_id}", event(Withdrawn(5)))
+        with pytest.raises(InsufficientFunds):
+            accounts.execute(account_id, lambda it: it.withdraw(1), commutes=[Renamed])
+        assert payloads(bank, account_id) == [Deposited(5), Renamed("ann"), Withdrawn(5)]
+
+    @pytest.mark.parametrize("kind", [OBJECTS, DECIDED])
+    def test_what_commutes_is_folded_in_the_order_of_the_stream(
+        self, bank: Bank, kind: Any
+    ) -> None:
+        accounts, account_id = bank.repository(kind), uuid4()
+        command: Any = Rename("second") if kind is DECIDED else lambda it: it.rename("second")
         bank.interfere(f"account-{account_id}", event(Renamed("first")))
-        outcome = accounts.execute(account_id, Rename("second"), commutes=[Renamed])
-        assert outcome.aggregate.state.name == accounts.load(account_id).state.name == "second"
+        outcome = accounts.execute(account_id, command, commutes=[Renamed])
+        for it in (outcome.aggregate, accounts.load(account_id)):
+            assert (it.state if kind is DECIDED else it).name == "second"
 
     def test_more_than_a_page_is_loaded_again(self, bank: Bank) -> None:
         accounts, account_id = bank.repository(DECIDED), uuid4()
@@ -422,6 +469,108 @@ class RepeatedCommands:
         assert payloads(bank, account_id) == [payload]
 
 
+def tagged(account_id: str, event: object) -> list[str]:
+    name = [f"name:{event.name}"] if isinstance(event, Renamed) else []
+    return [f"account:{account_id}", *name]
+
+
+class Conditions:
+    """Decisions on more than the aggregate's own stream."""
+
+    @pytest.mark.parametrize("model", [Account, account])
+    def test_events_get_their_tags(self, bank: Bank, model: Any) -> None:
+        accounts, account_id = (
+            bank.repository(AggregateType("account", model, tags=tagged)),
+            uuid4(),
+        )
+        command: Any = Rename("ann") if model is account else lambda it: it.rename("ann")
+        accounts.execute(account_id, command)
+        new = accounts.load(account_id)
+        new.record(Deposited(1))
+        accounts.save(new)
+        tags = [event.tags for event in bank.store.read_stream(f"account-{account_id}")]
+        assert tags == [(f"account:{account_id}", "name:ann"), (f"account:{account_id}",)]
+
+    def test_tags_that_are_none_are_refused(self, bank: Bank) -> None:
+        wrong: Any = lambda *_: "ann"  # noqa: E731
+        with pytest.raises((TypeError, ValueError), match="tags"):
+            bank.repository(AggregateType("account", account, tags=wrong)).execute("1", Deposit(1))
+        assert "append" not in bank.requests
+        with pytest.raises(TypeError, match="tags must be a function"):
+            AggregateType("account", Account, tags=["ann"])  # type: ignore[arg-type]
+
+    def test_a_command_may_require_that_nothing_else_has_come(self, bank: Bank) -> None:
+        accounts = bank.repository(AggregateType("account", account, tags=tagged))
+        first, second = uuid4(), uuid4()
+        name = str(uuid4())
+        free = no_new(Query(QueryItem(types=["renamed"], tags=[f"name:{name}"])))
+        accounts.execute(first, Rename(name), require=free)
+        bank.requests.clear()
+        with pytest.raises(AppendConditionFailed):
+            accounts.execute(second, Rename(name), require=free)
+        assert bank.requests == ["load_stream", "append"]
+        assert payloads(bank, second) == []
+
+    def test_it_is_required_of_each_attempt(self, bank: Bank) -> None:
+        accounts = bank.repository(AggregateType("account", Account, tags=tagged))
+        account_id, name = uuid4(), str(uuid4())
+        taken = event(Renamed(name), tags=[f"name:{name}"])
+        free = no_new(Query(QueryItem(types=["renamed"], tags=[f"name:{name}"])))
+        bank.interfere(f"account-{account_id}", event(Deposited(1)))
+        bank.interfere(f"account-{uuid4()}", taken)
+        with pytest.raises(AppendConditionFailed):
+            accounts.execute(
+                account_id, lambda it: it.rename(name), commutes=[Deposited], require=[free]
+            )
+        assert payloads(bank, account_id) == [Deposited(1)]
+
+    def test_a_repeated_command_requires_nothing(self, bank: Bank) -> None:
+        accounts = bank.repository(AggregateType("account", account, tags=tagged))
+        account_id, name = uuid4(), str(uuid4())
+        free = no_new(Query(QueryItem(tags=[f"name:{name}"])))
+        outcomes = [
+            accounts.execute(account_id, Rename(name), require=free, idempotency_key="k")
+            for _ in range(2)
+        ]
+        assert [outcome.already_appended for outcome in outcomes] == [False, True]
+
+    @pytest.mark.parametrize("kind", [OBJECTS, DECIDED])
+    def test_another_stream_that_has_moved_is_the_callers(self, bank: Bank, kind: Any) -> None:
+        accounts, account_id, other_id = bank.repository(kind), uuid4(), uuid4()
+        command: Any = Deposit(1) if kind is DECIDED else lambda it: it.deposit(1)
+        bank.interfere(f"account-{other_id}", event(Deposited(7)))
+        with pytest.raises(ConcurrencyConflict) as caught:
+            accounts.execute(
+                account_id,
+                command,
+                commutes=[Deposited],
+                require=StreamAt(f"account-{other_id}", 0),
+            )
+        assert caught.value.stream_id == f"account-{other_id}"
+        assert bank.requests == ["load_stream", "append"]
+        accounts.execute(account_id, command, require=[StreamAt(f"account-{other_id}", 1)])
+        assert payloads(bank, account_id) == [Deposited(1)]
+
+    def test_a_save_may_require_it_too(self, bank: Bank) -> None:
+        accounts = bank.repository(AggregateType("account", Account, tags=tagged))
+        name = str(uuid4())
+        free = no_new(Query(QueryItem(tags=[f"name:{name}"])))
+        first, second = accounts.begin(uuid4()), accounts.begin(uuid4())
+        for each in (first, second):
+            each.rename(name)
+        accounts.save(first, require=free)
+        with pytest.raises(AppendConditionFailed):
+            accounts.save(second, require=[free])
+        assert second.pending_events == (Renamed(name),)
+        assert payloads(bank, second.aggregate_id) == []
+
+    def test_what_is_no_requirement(self, bank: Bank) -> None:
+        wrong: Any = [7]
+        with pytest.raises(TypeError, match="require"):
+            bank.repository(DECIDED).execute("1", Deposit(1), require=wrong)
+        assert bank.requests == []
+
+
 class TakingSnapshots:
     def test_every_so_many_events(self, bank: Bank) -> None:
         accounts, account_id = bank.repository(snapshotting(EveryEvents(3))), uuid4()
@@ -506,6 +655,14 @@ class TakingSnapshots:
 @dataclass(frozen=True)
 class StateOfOld:
     balance: int = 0
+
+
+@dataclass(frozen=True)
+class Holder:
+    account_id: str = "1"
+    name: Annotated[Personal[str] | None, personal(subject="account_id")] = field(
+        default=None, repr=False
+    )
 
 
 class UnusableSnapshots:
@@ -604,6 +761,31 @@ class UnusableSnapshots:
         assert len(caplog.records) == 1
         assert payloads(bank, account_id) == [Deposited(1)] * 2
 
+    def test_a_state_that_the_store_cannot_seal_does_not_stop_one_either(
+        self, bank: Bank, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        model = Decider[Any, Any, Any](
+            initial=Holder(),
+            decide=lambda command, _: [command],
+            evolve=lambda _, event: Holder(name=event.name),
+        )
+        kind = AggregateType(
+            "account", model, snapshots=Snapshots(EveryEvents(1), state_type=Holder)
+        )
+        accounts, account_id = bank.repository(kind), uuid4()
+        for name in ("ann", "bob"):
+            outcome = accounts.execute(account_id, Renamed(name))
+            assert outcome.aggregate.snapshot_version == 0
+        new = accounts.load(account_id)
+        new.record(Renamed("eve"))
+        accounts.save(new)
+        assert (new.version, new.snapshot_version) == (3, 0)
+        (record,) = caplog.records
+        assert "has no keys" in record.getMessage()
+        assert "ann" not in record.getMessage()
+        assert payloads(bank, account_id) == [Renamed("ann"), Renamed("bob"), Renamed("eve")]
+        assert bank.store.get_snapshot(f"account-{account_id}", "account") is None
+
 
 class RepositorySuite(
     LoadingAndSaving,
@@ -611,6 +793,7 @@ class RepositorySuite(
     Conflicts,
     ExpectedVersions,
     RepeatedCommands,
+    Conditions,
     TakingSnapshots,
     UnusableSnapshots,
 ):

@@ -344,6 +344,8 @@ carts = AggregateType("cart", Cart, snapshots=Snapshots(policy))
 counts = AggregateType(
     "cart", decider, stream_id=str.upper, snapshots=Snapshots(policy, state_type=int)
 )
+tagged = AggregateType("cart", decider, tags=lambda _, event: [event.order_id])
+assert_type(tagged, AggregateType[Place, DecidedAggregate[Place, int, OrderPlaced]])
 assert_type(carts, AggregateType[Callable[[Cart], object], Cart])
 assert_type(counts, AggregateType[Place, DecidedAggregate[Place, int, OrderPlaced]])
 
@@ -359,6 +361,8 @@ def repositories(store: EventStore, sessions: sessionmaker[Session]) -> None:
     assert_type(outcome.aggregate.state, int)
     decided.execute("1", Place(order_id="7"), commutes=lambda missed: missed.event_version > 1)
     decided.execute("1", Place(order_id="7"), expected_version=STREAM_EXISTS)
+    decided.execute("1", Place(order_id="7"), require=StreamAt("other", 1))
+    objects.save(objects.load("1"), require=[StreamAt("other", 1)])
     Repository(store, counts, retries=Retries(attempts=3), sleep=print)
     assert_type(store.load_stream("s", "cart", idempotency_key="k"), LoadedStream)
 
