@@ -35,6 +35,10 @@ $(DEMO_READY): pyproject.toml Makefile
 demo: $(DEMO_READY) ## The main job on real input: a week of flights as events, on an embedded PostgreSQL
 	$(BIN)/python -m examples.flights
 
+.PHONY: example
+example: $(READY) ## The example application: http://127.0.0.1:8000/docs, on an embedded PostgreSQL; args="--port 0"
+	$(BIN)/python -m examples.wordbook $(args)
+
 .PHONY: fmt
 fmt: $(READY) ## Format the code
 	$(BIN)/ruff check --fix --quiet .
@@ -70,12 +74,15 @@ test-server: $(READY) ## All tests on the server of EVENTSTORE_TEST_DSN, if it i
 
 .PHONY: bench-quick
 bench-quick: $(READY) ## Our store beside hand-written SQL, in under two minutes; args="--json FILE"
-	$(BIN)/python -m benchmarks.quick $(args)
+	$(BIN)/python -m benchmarks quick $(args)
 
 .PHONY: bench
-bench: bench-peers ## Our store, hand-written SQL and other event stores, in an hour or two
-	$(BIN)/python -m pip install --quiet --group bench
-	$(BIN)/python -m benchmarks.full --out docs/benchmarks $(args)
+bench: bench-peers ## Everything: growth and other event stores too, under half an hour, into docs/benchmarks
+	$(BIN)/python -m benchmarks full --out docs/benchmarks $(args)
+
+.PHONY: bench-growth
+bench-growth: $(READY) ## What appends and reads cost with millions of events beside an empty store
+	$(BIN)/python -m benchmarks full --only --contenders ours $(args)
 
 .PHONY: bench-peers
 bench-peers: $(READY) ## Install the event stores that `make bench` measures beside ours
@@ -83,7 +90,11 @@ bench-peers: $(READY) ## Install the event stores that `make bench` measures bes
 
 .PHONY: bench-check
 bench-check: $(READY) ## Measure quickly, and fail if we are slower than what docs/benchmarks says
-	$(BIN)/python -m benchmarks.quick --check $(args)
+	$(BIN)/python -m benchmarks quick --check $(args)
+
+.PHONY: bench-profile
+bench-profile: $(READY) ## Where CPU time goes, before and after, into docs/benchmarks; args="before=REVISION after=HEAD"
+	$(BIN)/python -m benchmarks.profiles --out docs/benchmarks $(args)
 
 .PHONY: migrate
 migrate: $(READY) ## Migrate the database of EVENTSTORE_DATABASE_URL

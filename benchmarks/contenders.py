@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from benchmarks import contents
+from benchmarks.workloads import WORKLOADS, Sizes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 BASELINE: Final = "raw"
+#: Of the feed and of the bulk, peers do one part of so many: their events per second do not depend
+#: on it, but the time that a run takes does.
+PEERS_PART: Final = 5
 
 
 class Mode(StrEnum):
@@ -53,13 +59,24 @@ class Contender:
     peer: str | None = None
     runtime: Runtime = Runtime.PYTHON
     backend: Backend = Backend.POSTGRESQL
-    #: The workloads it is made for; empty for all.
-    only: frozenset[str] = frozenset()
+    #: The workloads it is made for.
+    only: frozenset[str] = frozenset(WORKLOADS)
 
     @property
     def baseline(self) -> str:
         """The contender beside which this one stands, in the same mode."""
         return BASELINES[self.mode]
+
+    def sizes(self, whole: Sizes) -> Sizes:
+        """Return this contender's part of the work."""
+        if self.peer is None:
+            return whole
+        return Sizes(
+            feed_events=max(whole.feed_events // PEERS_PART, contents.MIN_EVENTS),
+            bulk_events=max(
+                whole.bulk_events // PEERS_PART // contents.BULK * contents.BULK, contents.BULK
+            ),
+        )
 
 
 BASELINES: Final = {
@@ -68,7 +85,12 @@ BASELINES: Final = {
     Mode.ASYNC: "raw-async",
     Mode.OWN: BASELINE,
 }
-_COMMITS: Final = frozenset({"W1", "W2", "W8", "W8p", "W32", "W32p", "W128", "C1"})
+_APPENDS: Final = frozenset({"W1", "W2", "W8", "W8p", "W32", "W32p", "W128"})
+#: What tells ways to commit apart.
+_COMMITS: Final = _APPENDS | {"C1"}
+_GROUP_COMMITS: Final = frozenset({"W8", "W32", "W128", "L32"})
+#: All but the comparison of group commit with a connection for each writer, at the same load.
+_PEERS: Final = frozenset(WORKLOADS) - {"L32"}
 
 _EVERYBODY: Final = (
     Contender(
@@ -77,7 +99,7 @@ _EVERYBODY: Final = (
         worker=("benchmarks.raw", "autocommit"),
         runtime=Runtime.PGBENCH,
         tables="eventstore",
-        only=frozenset({"W1", "W2", "W8", "W32"}),
+        only=frozenset({"W1", "W2", "W8", "W32", "R1", "R2"}),
     ),
     Contender(
         name="raw",
@@ -151,7 +173,7 @@ _EVERYBODY: Final = (
         mode=Mode.AUTOCOMMIT,
         worker=("benchmarks.ours", "group"),
         tables="eventstore",
-        only=frozenset({"W8", "W32", "W128"}),
+        only=_GROUP_COMMITS,
     ),
     Contender(
         name="ours-async",
@@ -164,13 +186,14 @@ _EVERYBODY: Final = (
         mode=Mode.ASYNC,
         worker=("benchmarks.ours", "group-async"),
         tables="eventstore",
-        only=frozenset({"W8", "W32", "W128"}),
+        only=_GROUP_COMMITS,
     ),
     Contender(
         name="eventsourcing",
         worker=("benchmarks.peers.pyeventsourcing", "plain"),
         peer="eventsourcing",
         tables="eventsourcing",
+        only=_PEERS,
     ),
     Contender(
         name="eventsourcing-function",
@@ -184,24 +207,28 @@ _EVERYBODY: Final = (
         worker=("benchmarks.peers.pyeventsourcing", "sqlalchemy"),
         peer="eventsourcing-sqlalchemy",
         tables="eventsourcing-sqlalchemy",
+        only=_PEERS,
     ),
     Contender(
         name="logicblocks",
         worker=("benchmarks.peers.logicblocks_store",),
         peer="logicblocks-event-store",
         tables="logicblocks",
+        only=_PEERS,
     ),
     Contender(
         name="eventsource-py",
         worker=("benchmarks.peers.eventsource_py",),
         peer="eventsource-py",
         tables="eventsource-py",
+        only=_PEERS,
     ),
     Contender(
         name="message-db",
         worker=("benchmarks.peers.message_db",),
         peer="message-db",
         tables="message-db",
+        only=_PEERS,
     ),
     Contender(
         name="umadb",
@@ -209,6 +236,7 @@ _EVERYBODY: Final = (
         peer="umadb",
         backend=Backend.UMADB,
         tables="umadb",
+        only=_PEERS,
     ),
     Contender(
         name="emmett",
@@ -216,6 +244,7 @@ _EVERYBODY: Final = (
         peer="emmett",
         runtime=Runtime.NODE,
         tables="emmett",
+        only=_PEERS,
     ),
 )
 CONTENDERS: Final = {contender.name: contender for contender in _EVERYBODY}

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 ReplyT = TypeVar("ReplyT", bound=protocol.Reply)
 
-#: A worker that is silent for longer hangs. Filling a store with millions of events takes minutes.
-PATIENCE_SECONDS: Final = 3_600
+#: A worker that is silent for longer hangs, if it isn't busy with many events,
+PATIENCE_SECONDS: Final = 180
+#: of which the slowest does so many a second.
+_LEAST_EVENTS_PER_SECOND: Final = 200
 _ENDING_SECONDS: Final = 10
 
 
@@ -26,6 +28,14 @@ class Unavailable(Exception):
 
 class WorkerFailed(Unavailable):
     """A worker has failed, died, or says what it should not."""
+
+
+def patience_seconds(request: protocol.Request) -> float:
+    """Return how long the reply may take."""
+    match request:
+        case protocol.Fill(events=events) | protocol.Run(events=events):
+            return PATIENCE_SECONDS + events / _LEAST_EVENTS_PER_SECOND
+    return PATIENCE_SECONDS
 
 
 class WorkerProcess:
@@ -38,6 +48,7 @@ class WorkerProcess:
         folder: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        self._patience_seconds: float = PATIENCE_SECONDS
         # A file, not a pipe: nobody reads what a library warns of, until the worker fails.
         self._errors: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         try:
@@ -77,6 +88,7 @@ class WorkerProcess:
     def send(self, request: protocol.Request) -> None:
         """Send a request whose reply is received later, so that several workers are at work."""
         assert self._process.stdin is not None
+        self._patience_seconds = patience_seconds(request)
         try:
             self._process.stdin.write(protocol.encode(request))
             self._process.stdin.flush()
@@ -87,9 +99,9 @@ class WorkerProcess:
         """Return the reply to the oldest request without one. Errors are those of :meth:`ask`."""
         assert self._process.stdout is not None
         # One line for each request: what select sees is never hidden in a buffer.
-        if not select.select([self._process.stdout], [], [], PATIENCE_SECONDS)[0]:
+        if not select.select([self._process.stdout], [], [], self._patience_seconds)[0]:
             self._process.kill()
-            raise WorkerFailed(f"no answer within {PATIENCE_SECONDS} s")
+            raise WorkerFailed(f"no answer within {self._patience_seconds:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             raise WorkerFailed(self._last_words())
@@ -107,7 +119,11 @@ class WorkerProcess:
         raise WorkerFailed(f"answered with {type(reply).__name__} instead of {expected.__name__}")
 
     def _last_words(self) -> str:
-        self._process.wait(_ENDING_SECONDS)
+        try:
+            self._process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:  # it has closed its output, and lives
+            self._process.kill()
+            self._process.wait()
         self._errors.seek(0)
         lines = [line.strip() for line in self._errors if line.strip()]
         return f"ended with {self._process.returncode}: {lines[-1] if lines else 'silently'}"

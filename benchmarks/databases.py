@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from benchmarks.controller import WorkerProcess
 
 _STARTING_SECONDS: Final = 10
+#: What a commit needs to outlive a crash of the machine; "on" is PostgreSQL's default of each.
+DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
 #: Filling waits for no disk; measuring does.
 _FORGETFUL: Final = """
 DO $$ BEGIN EXECUTE format('ALTER DATABASE %I {action}', current_database()); END $$
@@ -63,20 +65,32 @@ class Databases:
         self._worker = worker
         self._programs = programs
         self._made = made
-        self._urls: dict[tuple[str, int], str] = {}
+        self._urls: dict[tuple[str, int], str | Unavailable] = {}
 
     def written(self, contender: Contender) -> str:
-        """Return the address of the store that this contender alone writes."""
+        """Return the address of the store that this contender alone writes.
+
+        :raises Unavailable: it can't be made, nor is that tried another time.
+        """
         return self._get((contender.name, 0), contender)
 
     def filled(self, contender: Contender, events: int) -> str:
-        """Return the address of a store with so many events in this contender's tables."""
+        """Return the address of a store with so many events in this contender's tables.
+
+        :raises Unavailable: it can't be made, nor is that tried another time.
+        """
         return self._get((contender.tables, events), contender)
 
     def _get(self, key: tuple[str, int], contender: Contender) -> str:
         if key not in self._urls:
-            self._urls[key] = self._make(contender, events=key[1])
-        return self._urls[key]
+            try:
+                self._urls[key] = self._make(contender, events=key[1])
+            except Unavailable as error:
+                self._urls[key] = error
+        made = self._urls[key]
+        if isinstance(made, Unavailable):
+            raise made
+        return made
 
     def _make(self, contender: Contender, events: int) -> str:
         if contender.backend is Backend.UMADB:
@@ -90,9 +104,21 @@ class Databases:
             worker.ask(protocol.Fill(url=url, events=events), protocol.Done)
         if contender.backend is Backend.POSTGRESQL:
             _execute(url, _FORGETFUL.format(action="RESET synchronous_commit"))
+            check_durability(url)
             # Else autovacuum would do it while we measure.
             _execute(url, "VACUUM (ANALYZE)")
         return url
+
+
+def check_durability(url: str) -> None:
+    """Refuse a database whose commits would be quicker than those of everybody else.
+
+    :raises Unavailable: a new connection commits without waiting for the disk.
+    """
+    with psycopg.connect(url) as connection:
+        values = {name: connection.execute(f"SHOW {name}").fetchone() for name in DURABILITY}
+    if off := [name for name, value in values.items() if value != ("on",)]:
+        raise Unavailable(f"its commits are not durable: {', '.join(off)} must be on")
 
 
 def _execute(url: str, statement: str) -> None:

@@ -97,7 +97,7 @@ class WorkerLane:
         writers = workload.writers // workload.processes
         with self._workers(workload) as workers:
             _all(workers, protocol.Open(url=self._url, writers=writers), protocol.Done)
-            if not workload.isolated:
+            if workload.warms_up:
                 _all(workers, warm_up(run, _WARM_UP_SECONDS), Sample)
             samples = _all(workers, run, Sample)
             _all(workers, protocol.Close(), protocol.Done)

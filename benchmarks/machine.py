@@ -14,13 +14,12 @@ from typing import Final
 import psycopg
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.events import PAYLOAD
+from benchmarks.databases import DURABILITY
+from benchmarks.tables import PAYLOAD
 
 #: What a figure depends on.
 _SETTINGS: Final = (
-    "fsync",
-    "synchronous_commit",
-    "full_page_writes",
+    *DURABILITY,
     "wal_sync_method",
     "wal_level",
     "shared_buffers",

@@ -1,34 +1,43 @@
-"""A run: every contender chosen in every workload chosen, then growth."""
+"""A run: every contender chosen in every workload chosen, then growth.
+
+Everybody takes a turn in each round, so that a neighbour's or the disk's mood meets all.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
+import time
+from collections.abc import Hashable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from benchmarks import machine, report
+from benchmarks import contents, machine, report
 from benchmarks.contenders import BASELINE, Contender, Runtime, with_baselines
 from benchmarks.controller import Unavailable
-from benchmarks.databases import Databases, conninfo
+from benchmarks.databases import Databases, check_durability, conninfo
 from benchmarks.install import install
 from benchmarks.lanes import WorkerLane, Workers, find_peer
 from benchmarks.pgbench import Pgbench, find_pgbench, pgbench_version
 from benchmarks.protocol import Describe, Description
-from benchmarks.rounds import interleave
 from benchmarks.workloads import GROWTH, WORKLOADS, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import URL
 
     from benchmarks.lanes import Lane
     from benchmarks.protocol import Sample
 
-#: Of workloads whose turns are long.
-MAX_LONG_ROUNDS: Final = 3
+KeyT = TypeVar("KeyT", bound=Hashable)
+
+#: A median of fewer rounds says nothing, however short the time is.
+MIN_ROUNDS: Final = 3
+#: Of workloads whose turns are long, the least and the most.
+LONG_ROUNDS: Final = (2, 3)
 #: Who is measured on stores of several sizes.
 GROWING: Final = (BASELINE, "ours")
 
@@ -40,15 +49,76 @@ class Plan:
     contenders: Sequence[str]
     workloads: Sequence[str]
     options: report.Options
-    #: The stores' sizes in events, the smallest first.
+    #: The sizes in events of stores that are compared with an empty one.
     growth: Sequence[int] = ()
 
 
+class Clock:
+    """Shares out what is left of a run's time among the tasks that are left."""
+
+    def __init__(self, minutes: float | None, tasks: int) -> None:
+        self._end = math.inf if minutes is None else time.monotonic() + minutes * 60
+        self._tasks = tasks
+
+    def next_deadline(self) -> float:
+        """Return when the next task should end."""
+        now = time.monotonic()
+        share = max(0.0, self._end - now) / max(1, self._tasks)
+        self._tasks -= 1
+        return now + share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken(Generic[KeyT]):
+    """What the turns have taken."""
+
+    samples: dict[KeyT, list[Sample]] = field(default_factory=dict)  #: one for each round
+    skipped: dict[KeyT, str] = field(default_factory=dict)  #: the reasons
+
+
+def interleave(
+    turns: Mapping[KeyT, Callable[[], Sample]],
+    rounds: int,
+    *,
+    least: int = 1,
+    deadline: float = math.inf,
+) -> Taken[KeyT]:
+    """Let everybody take a turn in each round, in an order that rotates from round to round.
+
+    There are at least ``least`` rounds, and no other begins after the deadline. Who fails is out:
+    what it did before is not told either, since the rounds' ratios need the same rounds.
+    """
+    taken: Taken[KeyT] = Taken(samples={key: [] for key in turns})
+    for number in range(rounds):
+        if number >= least and time.monotonic() >= deadline:
+            break
+        for key in rotate(list(taken.samples), number):
+            try:
+                sample = turns[key]()
+            except Unavailable as error:
+                taken.skipped[key] = str(error)
+                del taken.samples[key]
+            else:
+                taken.samples[key].append(sample)
+    return taken
+
+
+def rotate(keys: list[KeyT], number: int) -> list[KeyT]:
+    """Return the keys, begun with another one for each number."""
+    first = number % len(keys) if keys else 0
+    return keys[first:] + keys[:first]
+
+
 def measure(plan: Plan, server: URL) -> report.Report:
-    """Measure the plan on this server, and tell on standard error how far it is."""
+    """Measure the plan on this server, and tell on standard error how far it is.
+
+    :raises Unavailable: the server does not commit durably.
+    """
     rows: list[report.Row] = []
     growth: list[report.Growth] = []
     conditions: dict[str, machine.Conditions] = {}
+    check_durability(conninfo(server))
+    clock = Clock(plan.options.minutes, len(plan.workloads) + len(plan.growth and GROWTH))
     with ExitStack() as made:
         workers = Workers(made)
         contenders, versions, skipped = prepare(with_baselines(plan.contenders), workers)
@@ -58,18 +128,18 @@ def measure(plan: Plan, server: URL) -> report.Report:
             programs=lambda contender: find_peer(contender).bin,
             made=made,
         )
+        run = _Run(plan, databases, workers)
+        run.fill(contenders)
         for name in plan.workloads:
             tell(name)
             conditions[name] = machine.conditions()
-            compared, left_out = compare(
-                WORKLOADS[name], contenders, databases, workers, plan.options
-            )
+            compared, left_out = run.compare(WORKLOADS[name], contenders, clock.next_deadline())
             rows += compared
             skipped += left_out
         growing = [contender for contender in contenders if contender.name in GROWING]
-        for name in GROWTH if len(plan.growth) > 1 else ():
-            tell(f"growth of {name}")
-            growth += grow(WORKLOADS[name], growing, databases, workers, plan)
+        for workload in GROWTH if plan.growth else ():
+            tell(f"growth of {workload.name}")
+            growth += run.grow(workload, growing, clock.next_deadline())
     tell("\n")
     return report.Report(
         machine=machine.look_at(conninfo(server), versions),
@@ -113,82 +183,98 @@ def describe(contender: Contender, workers: Workers) -> dict[str, str]:
     return workers.take(contender, 1)[0].ask(Describe(), Description).versions
 
 
-def compare(
-    workload: Workload,
-    contenders: Sequence[Contender],
-    databases: Databases,
-    workers: Workers,
-    options: report.Options,
-) -> tuple[list[report.Row], list[report.Skip]]:
-    """Return what the contenders reach beside their baselines, and who was left out."""
-    run = workload.run(options.seconds, options.feed_events, options.bulk_events)
-    rounds = min(options.rounds, MAX_LONG_ROUNDS) if workload.long else options.rounds
-    chosen = [
-        contender
-        for contender in contenders
-        if not contender.only or workload.name in contender.only
-    ]
-    turns: dict[str, Callable[[], Sample]] = {}
-    skipped = {}
-    for contender in chosen:
-        try:
-            url = (
-                databases.filled(contender, options.feed_events)
-                if workload.reads
-                else databases.written(contender)
-            )
-        except Unavailable as error:
-            workers.forget(contender)
-            skipped[contender.name] = str(error)
-        else:
-            lane = make_lane(contender, url, workers)
-            turns[contender.name] = partial(lane.turn, workload, run)
-    taken = interleave(turns, rounds)
-    skipped |= taken.skipped
-    rows = []
-    for contender in chosen:
-        missing = {contender.baseline, BASELINE} - taken.samples.keys()
-        if contender.name in taken.samples and not missing:
-            rows.append(report.summarise(workload, contender, taken.samples))
-        elif contender.name in taken.samples:
-            skipped[contender.name] = f"nothing to compare with: no {' and no '.join(missing)}"
-    return rows, [
-        report.Skip(workload=workload.name, contender=name, reason=reason)
-        for name, reason in skipped.items()
-    ]
+class _Run:
+    """The stores and the workers of a run, and what is done with them."""
 
+    def __init__(self, plan: Plan, databases: Databases, workers: Workers) -> None:
+        self._plan = plan
+        self._options = plan.options
+        self._databases = databases
+        self._workers = workers
 
-def grow(
-    workload: Workload,
-    contenders: Sequence[Contender],
-    databases: Databases,
-    workers: Workers,
-    plan: Plan,
-) -> list[report.Growth]:
-    """Return what the contenders reach on stores of each size, beside the smallest."""
-    options = plan.options
-    run = workload.run(options.seconds, options.feed_events, options.bulk_events)
-    smallest, *_ = plan.growth
-    rows = []
-    for contender in contenders:
-        turns = {
-            str(size): partial(
-                make_lane(contender, databases.filled(contender, size), workers).turn,
-                workload,
-                run,
-            )
-            for size in plan.growth
-        }
-        samples = interleave(turns, options.rounds).samples
-        rows += [
-            report.grown(workload, contender, size, samples[str(size)], samples[str(smallest)])
-            for size in plan.growth
-            if {str(size), str(smallest)} <= samples.keys()
+    def fill(self, contenders: Sequence[Contender]) -> None:
+        """Make the stores that are read, so that no workload's time is spent on that."""
+        tell("filling")
+        reads = any(WORKLOADS[name].reads for name in self._plan.workloads)
+        for contender in contenders:
+            try:
+                if reads:
+                    self._filled(contender)
+                for size in self._plan.growth if contender.name in GROWING else ():
+                    self._databases.filled(contender, size)
+            except Unavailable:
+                self._workers.forget(contender)  # it is told in each workload
+
+    def _filled(self, contender: Contender) -> str:
+        feed_events = contender.sizes(self._options.sizes).feed_events
+        return self._databases.filled(contender, feed_events)
+
+    def compare(
+        self, workload: Workload, contenders: Sequence[Contender], deadline: float
+    ) -> tuple[list[report.Row], list[report.Skip]]:
+        """Return what the contenders reach beside their baselines, and who was left out."""
+        chosen = [contender for contender in contenders if workload.name in contender.only]
+        turns: dict[str, Callable[[], Sample]] = {}
+        skipped = {}
+        for contender in chosen:
+            try:
+                if workload.reads:
+                    url = self._filled(contender)
+                else:
+                    url = self._databases.written(contender)
+            except Unavailable as error:
+                skipped[contender.name] = str(error)
+            else:
+                stored = contender.sizes(self._options.sizes).feed_events
+                turns[contender.name] = self._turn(workload, contender, url, stored)
+        least, rounds = MIN_ROUNDS, self._options.rounds
+        if workload.long:
+            least, rounds = LONG_ROUNDS[0], min(LONG_ROUNDS[1], rounds)
+        taken = interleave(turns, rounds, least=least, deadline=deadline)
+        skipped |= taken.skipped
+        rows = []
+        for contender in chosen:
+            if contender.name in taken.samples and BASELINE in taken.samples:
+                rows.append(report.summarise(workload, contender, taken.samples))
+            elif contender.name in taken.samples:
+                skipped[contender.name] = f"nothing to compare with: no {BASELINE}"
+        return rows, [
+            report.Skip(workload=workload.name, contender=name, reason=reason)
+            for name, reason in skipped.items()
         ]
-    return rows
 
+    def grow(
+        self, workload: Workload, contenders: Sequence[Contender], deadline: float
+    ) -> list[report.Growth]:
+        """Return what the contenders reach on stores of each size, beside an empty one.
 
-def make_lane(contender: Contender, url: str, workers: Workers) -> Lane:
-    if contender.runtime is Runtime.PGBENCH:
-        return Pgbench(url)
-    return WorkerLane(contender, url, workers)
+        An empty store has what is read, and nothing else.
+        """
+        least = contents.MIN_EVENTS if workload.reads else 0
+        sizes = [least, *self._plan.growth]
+        turns = {
+            (contender, size): self._turn(
+                workload, contender, self._databases.filled(contender, size), size
+            )
+            for contender in contenders
+            for size in sizes
+        }
+        samples = interleave(
+            turns, self._options.rounds, least=MIN_ROUNDS, deadline=deadline
+        ).samples
+        return [
+            report.grown(workload, contender, size, own, samples[contender, least])
+            for (contender, size), own in samples.items()
+            if (contender, least) in samples
+        ]
+
+    def _turn(
+        self, workload: Workload, contender: Contender, url: str, stored: int
+    ) -> Callable[[], Sample]:
+        run = workload.run(self._options.seconds, contender.sizes(self._options.sizes), stored)
+        lane: Lane
+        if contender.runtime is Runtime.PGBENCH:
+            lane = Pgbench(url)
+        else:
+            lane = WorkerLane(contender, url, self._workers)
+        return partial(lane.turn, workload, run)

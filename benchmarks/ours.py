@@ -11,28 +11,26 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, create_engine
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from benchmarks import filling, operations
-from benchmarks.events import PAYLOAD, InvoiceIssued, registry
-from benchmarks.payload import AGGREGATE_TYPE, new_metadata
-from benchmarks.pooling import MAX_CONNECTIONS, share
-from benchmarks.tables import EventStoreTables, sqlalchemy_url
-from benchmarks.worker import Client, Store, Unsupported, serve
+from benchmarks.contents import AGGREGATE_TYPE, BULK, new_metadata, new_stream_id
+from benchmarks.our_subscriptions import AsyncSubscribingClient, SubscribingClient
+from benchmarks.tables import PAYLOAD, EventStoreTables, InvoiceIssued, registry, sqlalchemy_url
+from benchmarks.worker import MAX_CONNECTIONS, Client, Store, serve, share
 from eventstore import (
-    NO_STREAM,
     AggregateType,
+    AsyncGroupCommitWriter,
     AsyncRepository,
     AsyncSqlAlchemyEventStore,
     ConcurrencyConflict,
     Decider,
     EventEnvelope,
     EventMetadata,
+    GroupCommitWriter,
     Repository,
     SqlAlchemyEventStore,
     async_event_store,
@@ -73,10 +71,11 @@ INVOICES: Final = AggregateType(
 )
 
 
-class OurClient(Client):
+class OurClient(SubscribingClient):
     """A session for each operation."""
 
     def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.url)
         self._sessions = sessionmaker(engine)
         self._repository = Repository(self._store, INVOICES)
 
@@ -98,11 +97,9 @@ class OurClient(Client):
         with self._store() as store:
             return sum(1 for _ in store.read_all_forward(max_count=count))
 
-    def subscribe(self, handle: Callable[[str], None]) -> AbstractContextManager[object]:
-        raise Unsupported("our store has no subscriptions yet")
-
-    async def project(self, count: int) -> int:
-        raise Unsupported("our store has no subscriptions yet")
+    async def read_page(self, after: int, count: int) -> int:
+        with self._store() as store:
+            return len(list(store.read_all_forward(after, max_count=count)))
 
 
 class HeldClient(Client):
@@ -138,8 +135,8 @@ class CopyClient(Client):
         self._engine = engine
 
     async def bulk(self, count: int) -> None:
-        streams = [operations.new_stream_id() for _ in range(count // filling.BULK)]
-        events = (new_event(stream_id) for stream_id in streams for _ in range(filling.BULK))
+        streams = [new_stream_id() for _ in range(count // BULK)]
+        events = (new_event(stream_id) for stream_id in streams for _ in range(BULK))
         import_events(self._engine, events, registry)
 
     async def read_feed(self, count: int) -> int:
@@ -158,11 +155,12 @@ class _Lines:
         self.count += bytes(data).count(b"\n")
 
 
-class AsyncOurClient(Client):
+class AsyncOurClient(AsyncSubscribingClient):
     """As `OurClient`, with asynchronous sessions."""
 
-    def __init__(self, sessions: async_sessionmaker[AsyncSession]) -> None:
-        self._sessions = sessions
+    def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine.url)
+        self._sessions = async_sessionmaker(engine)
         self._repository = AsyncRepository(self._store, INVOICES)
 
     def _store(self) -> AbstractAsyncContextManager[AsyncSqlAlchemyEventStore]:
@@ -190,18 +188,21 @@ class AsyncOurClient(Client):
 class GroupClient(Client):
     """Appends of all threads through one writer."""
 
-    def __init__(self, writer: Any) -> None:
+    def __init__(self, writer: GroupCommitWriter) -> None:
         self._writer = writer
 
     async def append(self, stream_id: str, version: int, count: int) -> None:
-        self._writer.append_to_stream(stream_id, version or NO_STREAM, new_events(count))
+        self._writer.append_to_stream(stream_id, version, new_events(count))
 
 
-class AsyncGroupClient(GroupClient):
+class AsyncGroupClient(Client):
     """Appends of all tasks through one writer."""
 
+    def __init__(self, writer: AsyncGroupCommitWriter) -> None:
+        self._writer = writer
+
     async def append(self, stream_id: str, version: int, count: int) -> None:
-        await self._writer.append_to_stream(stream_id, version or NO_STREAM, new_events(count))
+        await self._writer.append_to_stream(stream_id, version, new_events(count))
 
 
 class OurStore(EventStoreTables):
@@ -254,7 +255,7 @@ class AsyncOurStore(EventStoreTables):
             sqlalchemy_url(url), **engine_options(writers, autocommit=True)
         )
         try:
-            yield [AsyncOurClient(async_sessionmaker(engine))] * writers
+            yield [AsyncOurClient(engine)] * writers
         finally:
             await engine.dispose()
 
@@ -264,10 +265,9 @@ class GroupStore(OurStore):
 
     @asynccontextmanager
     async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
-        group_commit = import_module("eventstore.group_commit")  # not every revision has it
         engine = create_engine(sqlalchemy_url(url))
         try:
-            with group_commit.GroupCommitWriter(engine, registry) as writer:
+            with GroupCommitWriter(engine, registry) as writer:
                 yield [GroupClient(writer)] * writers
         finally:
             engine.dispose()
@@ -278,10 +278,9 @@ class AsyncGroupStore(AsyncOurStore):
 
     @asynccontextmanager
     async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
-        group_commit = import_module("eventstore.group_commit")
         engine = create_async_engine(sqlalchemy_url(url))
         try:
-            async with group_commit.AsyncGroupCommitWriter(engine, registry) as writer:
+            async with AsyncGroupCommitWriter(engine, registry) as writer:
                 yield [AsyncGroupClient(writer)] * writers
         finally:
             await engine.dispose()

@@ -1,4 +1,7 @@
-"""PostgreSQL's own load generator with the SQL of `raw.py`: the limit without Python."""
+"""PostgreSQL's own load generator with the SQL of `raw.py`: the limit without Python.
+
+What it reads, it throws away as it comes.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from typing import TYPE_CHECKING, Final
 
 from psycopg.conninfo import conninfo_to_dict
 
-from benchmarks import filling, payload
+from benchmarks import contents
 from benchmarks.controller import Unavailable
-from benchmarks.events import PAYLOAD
 from benchmarks.protocol import Sample
+from benchmarks.tables import PAYLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 # As in `raw.py`, with what changes from event to event made by the server, which costs it a few
 # microseconds more.
-_SCRIPT: Final = """
+_APPEND: Final = """
 WITH id AS (SELECT '{category}-' || gen_random_uuid() AS stream_id),
 stream AS (
     INSERT INTO streams AS s (stream_id, version) SELECT stream_id, {count} FROM id
@@ -45,6 +48,12 @@ SELECT gen_random_uuid(), stream_id, stream_id, '{aggregate_type}', '{event_type
 FROM stream, generate_series(1, {count}) AS n
 RETURNING sequence_number;
 """
+_READ_STREAM: Final = """
+SELECT event_id, stream_id, event_type, event_data::text, event_version, sequence_number,
+    occurred_at, metadata::text
+FROM events WHERE stream_id = {stream} ORDER BY event_version;
+"""
+_SHORT_STREAM: Final = f"\\set number random(0, {len(contents.SHORT_STREAMS) - 1})\n"
 _RATE: Final = re.compile(r"^tps = ([\d.]+)", re.MULTILINE)
 _LIBPQ_VARIABLES: Final = {
     "host": "PGHOST",
@@ -98,14 +107,7 @@ class Pgbench:
         }
 
     def turn(self, workload: Workload, run: Run) -> Sample:
-        script = _SCRIPT.format(
-            category=filling.CATEGORY,
-            count=run.events,
-            aggregate_type=payload.AGGREGATE_TYPE,
-            event_type=payload.EVENT_TYPE,
-            data=PAYLOAD.model_dump_json(),
-            metadata=json.dumps(payload.METADATA),
-        )
+        script, events = script_of(run)
         with tempfile.TemporaryDirectory(prefix="pgbench-") as folder:
             file = Path(folder, "append.sql")
             file.write_text(script)
@@ -113,7 +115,7 @@ class Pgbench:
             tps = self._run(file, log, workload.writers, run.seconds)
             latencies = [latency for part in log.parent.glob("log.*") for latency in read_log(part)]
         return Sample(
-            events=len(latencies) * run.events,
+            events=len(latencies) * events,
             seconds=len(latencies) / tps,
             latencies=latencies,
         )
@@ -137,6 +139,33 @@ class Pgbench:
             lines = done.stderr.strip().splitlines()
             raise Unavailable(f"pgbench failed: {lines[-1] if lines else done.returncode}")
         return float(rate[1])
+
+
+def script_of(run: Run) -> tuple[str, int]:
+    """Return what a client does over and over, and how many events that writes or reads.
+
+    :raises Unavailable: it is for contenders that compute.
+    """
+    match run.operation:
+        case "append":
+            script = _APPEND.format(
+                category=contents.CATEGORY,
+                count=run.events,
+                aggregate_type=contents.AGGREGATE_TYPE,
+                event_type=contents.EVENT_TYPE,
+                data=PAYLOAD.model_dump_json(),
+                metadata=json.dumps(contents.METADATA),
+            )
+            return script, run.events
+        case "read_long_stream":
+            stream = f"'{contents.LONG_STREAM}'"
+            return _READ_STREAM.format(stream=stream), contents.LONG_STREAM_EVENTS
+        case "read_short_stream":
+            # Joined by the server: a variable within quotes would be sent as it stands.
+            stream = f"'{contents.CATEGORY}-short-' || :number::text"
+            script = _SHORT_STREAM + _READ_STREAM.format(stream=stream)
+            return script, contents.SHORT_STREAM_EVENTS
+    raise Unavailable(f"pgbench has no script for {run.operation}")
 
 
 def read_log(file: Path) -> list[float]:

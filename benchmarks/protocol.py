@@ -39,7 +39,7 @@ class SetUp:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fill:
-    """Write what the reads expect (`filling.py`): `Done`."""
+    """Write what the reads expect (`contents.fill`): `Done`."""
 
     url: str
     events: int
@@ -51,6 +51,7 @@ class Open:
 
     url: str
     writers: int
+    announces: bool = False  #: their appends wake subscriptions in other processes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +61,11 @@ class Run:
     operation: str
     events: int = 1  #: in one call
     calls: int = 1  #: each writer makes at least so many,
-    seconds: float = 0  #: and goes on for so long
+    seconds: float = 0  #: and goes on for so long,
+    per_second: float = 0  #: beginning so many, whatever they take; 0: one after the other
+    stream_id: str = ""  #: what is appended to; empty: a new stream in each call
+    stored: int = 0  #: events that the store has, for those who read anywhere in it
+    batch: int = 1  #: events that a projection commits at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +93,9 @@ class Sample:
     seconds: float
     latencies: list[float] = field(repr=False)  #: seconds, of each call
     conflicts: int = 0  #: that were met and overcome
+    #: `time.perf_counter` when the last call had returned: one clock for all processes (that of
+    #: Linux is CLOCK_MONOTONIC).
+    ended: float = 0
     peak_mb: float | None = None  #: of the whole process
     grown_mb: float | None = None  #: what the run has added to it
 

@@ -9,7 +9,7 @@ no idempotency, and no answer to the question why an append failed.
 from __future__ import annotations
 
 import sys
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -19,13 +19,9 @@ import psycopg
 from psycopg import sql
 from uuid_utils.compat import uuid7
 
-from benchmarks import filling
-from benchmarks.events import PAYLOAD, InvoiceIssued, Metadata
-from benchmarks.operations import new_stream_id
-from benchmarks.payload import AGGREGATE_TYPE, EVENT_TYPE, new_metadata
-from benchmarks.pooling import MAX_CONNECTIONS, share, share_async
-from benchmarks.tables import EventStoreTables
-from benchmarks.worker import Client, Unsupported, serve
+from benchmarks.contents import AGGREGATE_TYPE, BULK, EVENT_TYPE, new_metadata, new_stream_id
+from benchmarks.tables import PAYLOAD, EventStoreTables, InvoiceIssued, Metadata
+from benchmarks.worker import MAX_CONNECTIONS, Client, Unsupported, serve, share, share_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -170,6 +166,9 @@ class RawClient(Client):
     async def read_feed(self, count: int) -> int:
         return sum(len(page) for page in self._pages(count))
 
+    async def read_page(self, after: int, count: int) -> int:
+        return len(self._page(after, count))
+
     def _pages(self, count: int, position: int = 0) -> Iterator[list[Recorded]]:
         while count and (page := self._page(position, min(count, PAGE))):
             yield page
@@ -179,8 +178,17 @@ class RawClient(Client):
     def _page(self, position: int, limit: int) -> list[Recorded]:
         return decode(self._connection.execute(_READ_PAGE, (position, limit)).fetchall())
 
-    @contextmanager
-    def subscribe(self, handle: Callable[[str], None]) -> Iterator[None]:
+    @asynccontextmanager
+    async def announcing(self) -> AsyncIterator[None]:
+        """Notify in the transaction of each append."""
+        self._notifies = True
+        try:
+            yield
+        finally:
+            self._notifies = False
+
+    @asynccontextmanager
+    async def subscribe(self, handle: Callable[[str], None]) -> AsyncIterator[None]:
         """LISTEN on a connection of its own; each append of this client notifies."""
         ended = Event()
         with psycopg.connect(
@@ -207,15 +215,15 @@ class RawClient(Client):
 
             thread = Thread(target=follow)
             thread.start()
-            self._notifies = True
             try:
-                yield
+                async with self.announcing():
+                    yield
             finally:
-                self._notifies = False
                 ended.set()
                 thread.join()
 
-    async def project(self, count: int) -> int:
+    @asynccontextmanager
+    async def project(self, count: int, batch: int) -> AsyncIterator[int]:
         connection, name = self._connection, f"view_{uuid4().hex}"
         view, checkpoint = (sql.Identifier(f"{name}{part}") for part in ("", "_checkpoint"))
         connection.execute(
@@ -230,27 +238,31 @@ class RawClient(Client):
         move = sql.SQL("UPDATE {} SET position = %s").format(checkpoint)
         done = 0
         for page in self._pages(count):
-            for event in page:
+            for first in range(0, len(page), batch):
+                events = page[first : first + batch]
                 with connection.transaction():
-                    connection.execute(count_event, (event.data.customer_id,))
-                    connection.execute(move, (event.position,))
-                done += 1
-        connection.execute(sql.SQL("DROP TABLE {}, {}").format(view, checkpoint))
-        return done
+                    for event in events:
+                        connection.execute(count_event, (event.data.customer_id,))
+                    connection.execute(move, (events[-1].position,))
+                done += len(events)
+        try:
+            yield done
+        finally:
+            connection.execute(sql.SQL("DROP TABLE {}, {}").format(view, checkpoint))
 
 
 class CopyClient(RawClient):
     """Bulk by COPY, which checks nothing: the quickest way in that Python has."""
 
     async def bulk(self, count: int) -> None:
-        streams = [new_stream_id() for _ in range(count // filling.BULK)]
+        streams = [new_stream_id() for _ in range(count // BULK)]
         with self._connection.transaction(), self._connection.cursor() as cursor:
             with cursor.copy(_COPY_STREAMS) as copy:
                 for stream_id in streams:
-                    copy.write_row((stream_id, filling.BULK))
+                    copy.write_row((stream_id, BULK))
             with cursor.copy(_COPY_EVENTS) as copy:
                 for stream_id in streams:
-                    for version in range(1, filling.BULK + 1):
+                    for version in range(1, BULK + 1):
                         copy.write_row(new_row(stream_id, version))
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.contenders import BASELINE
+from benchmarks.contenders import BASELINE, PEERS_PART
 from benchmarks.machine import Conditions, Machine  # noqa: TC001 - pydantic reads it
-from benchmarks.workloads import Metric
+from benchmarks.workloads import Metric, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -36,6 +36,11 @@ class Options(BaseModel):
     seconds: float  #: of one turn
     feed_events: int
     bulk_events: int
+    minutes: float | None = None  #: that the run should take; None: whatever the rounds need
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(feed_events=self.feed_events, bulk_events=self.bulk_events)
 
 
 class Row(BaseModel):
@@ -47,12 +52,14 @@ class Row(BaseModel):
     title: str
     contender: str
     mode: str
+    rounds: int
     events_per_second: float
     ratio: float  #: to raw in the same mode; more is better
     ratio_to_raw: float  #: to raw in autocommit, whatever the contender's mode
     calls: int
     p50_ms: float
     p99_ms: float | None
+    p99_ratio: float | None  #: raw's in the same mode over its own; more is better
     conflicts: int  #: that were met and overcome
     peak_mb: float | None
     grown_mb: float | None
@@ -71,9 +78,14 @@ class Growth(BaseModel):
     title: str
     contender: str
     events: int  #: in the store
+    rounds: int
     events_per_second: float
     p50_ms: float
-    ratio: float  #: to the same on the smallest store; 1 is flat
+    ratio: float  #: of the speed to that on an empty store; 1 is flat
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return f"{self.workload} at {self.events:,}", self.contender
 
 
 class Skip(BaseModel):
@@ -107,7 +119,10 @@ def summarise(
     The disk's speed swings between rounds, but all contenders of one round meet the same.
     """
     own = samples[contender.name]
-    latencies = sorted(chain.from_iterable(sample.latencies for sample in own))
+    # Not every baseline does everything.
+    base = samples.get(contender.baseline, samples[BASELINE])
+    latencies = all_latencies(own)
+    own_p99, base_p99 = p99(latencies), p99(all_latencies(base))
     peaks = [sample.peak_mb for sample in own if sample.peak_mb is not None]
     growths = [sample.grown_mb for sample in own if sample.grown_mb is not None]
     return Row(
@@ -115,12 +130,14 @@ def summarise(
         title=workload.title,
         contender=contender.name,
         mode=contender.mode,
+        rounds=len(own),
         events_per_second=median(sample.rate for sample in own),
-        ratio=ratio(own, samples[contender.baseline], workload.metric),
+        ratio=ratio(own, base, workload.metric),
         ratio_to_raw=ratio(own, samples[BASELINE], workload.metric),
         calls=len(latencies),
         p50_ms=median(latencies) * 1000,
-        p99_ms=p99(latencies),
+        p99_ms=own_p99,
+        p99_ratio=base_p99 / own_p99 if own_p99 and base_p99 else None,
         conflicts=sum(sample.conflicts for sample in own),
         peak_mb=max(peaks, default=None) if workload.isolated else None,
         grown_mb=max(growths, default=None) if workload.isolated else None,
@@ -132,18 +149,24 @@ def grown(
     contender: Contender,
     events: int,
     samples: Sequence[Sample],
-    smallest: Sequence[Sample],
+    empty: Sequence[Sample],
 ) -> Growth:
-    """Return medians, and the ratio to the same on the smallest store."""
+    """Return medians, and the ratio to the same on an empty store."""
     return Growth(
         workload=workload.name,
         title=workload.title,
         contender=contender.name,
         events=events,
+        rounds=len(samples),
         events_per_second=median(sample.rate for sample in samples),
-        p50_ms=median(chain.from_iterable(sample.latencies for sample in samples)) * 1000,
-        ratio=ratio(samples, smallest, workload.metric),
+        p50_ms=median(all_latencies(samples)) * 1000,
+        ratio=ratio(samples, empty, workload.metric),
     )
+
+
+def all_latencies(samples: Iterable[Sample]) -> list[float]:
+    """Return those of all rounds, sorted."""
+    return sorted(chain.from_iterable(sample.latencies for sample in samples))
 
 
 def ratio(own: Sequence[Sample], baseline: Sequence[Sample], metric: Metric) -> float:
@@ -152,15 +175,23 @@ def ratio(own: Sequence[Sample], baseline: Sequence[Sample], metric: Metric) -> 
 
 
 def _ratio(sample: Sample, base: Sample, metric: Metric) -> float:
-    if metric is Metric.LATENCY:
-        return median(base.latencies) / median(sample.latencies)
-    return sample.rate / base.rate
+    match metric:
+        case Metric.RATE:
+            return sample.rate / base.rate
+        case Metric.LATENCY:
+            return median(base.latencies) / median(sample.latencies)
+        case Metric.TAIL:
+            return slowest(sorted(base.latencies)) / slowest(sorted(sample.latencies))
 
 
 def p99(latencies: Sequence[float]) -> float | None:
     """Return milliseconds, of sorted seconds; None if there are too few."""
-    calls = len(latencies)
-    return latencies[calls * 99 // 100] * 1000 if calls >= _MIN_CALLS_FOR_P99 else None
+    return slowest(latencies) * 1000 if len(latencies) >= _MIN_CALLS_FOR_P99 else None
+
+
+def slowest(latencies: Sequence[float]) -> float:
+    """Return the 99th percentile, of sorted seconds."""
+    return latencies[len(latencies) * 99 // 100]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,46 +210,56 @@ class Fall:
     def __str__(self) -> str:
         change = self.now / self.before - 1
         return (
-            f"{self.workload} {self.contender}: {self.before:.2f} -> {self.now:.2f} of raw"
-            f" ({change:+.0%})"
+            f"{self.workload} {self.contender}: {self.before:.2f} -> {self.now:.2f} ({change:+.0%})"
         )
 
 
-def what_got_worse(now: Iterable[Row], earlier: Iterable[Row]) -> Iterator[Fall]:
-    """Yield each ratio that fell by more than the tolerance; what only one run has is no fall."""
-    ratios = {row.key: row.ratio for row in earlier}
-    for row in now:
-        before = ratios.get(row.key)
-        if before is not None and row.ratio < before * (1 - TOLERANCE):
-            yield Fall(workload=row.workload, contender=row.contender, before=before, now=row.ratio)
+def what_got_worse(now: Report, earlier: Report) -> Iterator[Fall]:
+    """Yield each ratio that fell by more than the tolerance; what only one run has is no fall.
+
+    Those of growth are ratios to the empty store of the same run.
+    """
+    ratios = _ratios(earlier)
+    for (workload, contender), ratio_now in _ratios(now).items():
+        before = ratios.get((workload, contender))
+        if before is not None and ratio_now < before * (1 - TOLERANCE):
+            yield Fall(workload=workload, contender=contender, before=before, now=ratio_now)
+
+
+def _ratios(report: Report) -> dict[tuple[str, str], float]:
+    rows = {row.key: row.ratio for row in report.rows}
+    return rows | {row.key: row.ratio for row in report.growth}
 
 
 def table(report: Report) -> Iterator[str]:
     """Yield the report's lines, for a terminal."""
     yield from wrap(", ".join(facts(report)), 100)
-    yield ""
-    yield (
-        f"{'workload':<25}{'contender':<25}{'events/s':>9}{'ratio':>7}{'to raw':>8}"
-        f"{'p50 ms':>9}{'p99 ms':>9}  peak MB (growth)"
-    )
+    if report.rows:
+        yield from ("", _LINE.format(*_HEADER))
     for row in report.rows:
-        p99_ms = "" if row.p99_ms is None else f"{row.p99_ms:.2f}"
-        peak = "" if row.peak_mb is None else f"{row.peak_mb:.0f} (+{row.grown_mb:.0f})"
-        yield (
-            f"{row.workload + ' ' + row.title:<25.24}{row.contender:<25}"
-            f"{row.events_per_second:>9.0f}{row.ratio:>7.2f}{row.ratio_to_raw:>8.2f}"
-            f"{row.p50_ms:>9.2f}{p99_ms:>9}  {peak}"
+        yield _LINE.format(
+            f"{row.workload} {row.title}",
+            row.contender,
+            row.rounds,
+            f"{row.events_per_second:.0f}",
+            f"{row.ratio:.2f}",
+            f"{row.ratio_to_raw:.2f}",
+            f"{row.p50_ms:.2f}",
+            optional(row.p99_ms, ".2f"),
+            optional(row.p99_ratio, ".2f"),
+            "" if row.peak_mb is None else f"{row.peak_mb:.0f} (+{row.grown_mb:.0f})",
         ).rstrip()
     if report.growth:
-        yield ""
-        yield (
-            f"{'growth':<25}{'contender':<25}{'events':>10}{'events/s':>10}{'p50 ms':>9}"
-            f"{'ratio':>7}"
-        )
+        yield from ("", _GROWTH_LINE.format(*_GROWTH_HEADER))
     for grown in report.growth:
-        yield (
-            f"{grown.workload + ' ' + grown.title:<25.24}{grown.contender:<25}{grown.events:>10}"
-            f"{grown.events_per_second:>10.0f}{grown.p50_ms:>9.2f}{grown.ratio:>7.2f}"
+        yield _GROWTH_LINE.format(
+            f"{grown.workload} {grown.title}",
+            grown.contender,
+            grown.rounds,
+            f"{grown.events:,}",
+            f"{grown.events_per_second:.0f}",
+            f"{grown.ratio:.2f}",
+            f"{grown.p50_ms:.2f}",
         )
     if report.skipped:
         yield ""
@@ -226,20 +267,39 @@ def table(report: Report) -> Iterator[str]:
         yield f"skipped: {skip.workload or 'all'} {skip.contender}: {skip.reason}"
 
 
+_LINE: Final = "{:<25.24}{:<25}{:>6}{:>10}{:>7}{:>8}{:>9}{:>9}{:>7}  {}"
+_HEADER: Final = (
+    *("workload", "contender", "rounds", "events/s", "ratio", "to raw"),
+    *("p50 ms", "p99 ms", "ratio", "peak MB (growth)"),
+)
+_GROWTH_LINE: Final = "{:<25.24}{:<25}{:>6}{:>12}{:>10}{:>7}{:>9}"
+_GROWTH_HEADER: Final = (
+    *("growth", "contender", "rounds", "events", "events/s", "ratio", "p50 ms"),
+)
+
+
+def optional(value: float | None, form: str) -> str:
+    """Return a figure that is not always there."""
+    return "" if value is None else format(value, form)
+
+
 def facts(report: Report) -> Iterator[str]:
     """Yield what the figures depend on, one at a time."""
     machine, options = report.machine, report.options
-    syncs = [mood.syncs_per_second for mood in report.conditions.values()]
-    loads = [mood.load_average for mood in report.conditions.values()]
     yield f"{machine.date:%Y-%m-%d %H:%M} UTC"
     yield f"revision {machine.revision}"
     yield f"{machine.cores} cores of {machine.cpu}"
     yield machine.system
-    yield f"load {min(loads):.1f} to {max(loads):.1f}"
-    yield f"fdatasync/s {min(syncs):.0f} to {max(syncs):.0f}, median {median(syncs):.0f}"
+    if moods := report.conditions.values():
+        loads = [mood.load_average for mood in moods]
+        syncs = [mood.syncs_per_second for mood in moods]
+        yield f"load {min(loads):.1f} to {max(loads):.1f}"
+        yield f"fdatasync/s {min(syncs):.0f} to {max(syncs):.0f}, median {median(syncs):.0f}"
     yield f"PostgreSQL {machine.postgresql}"
     yield from (f"{name} {value}" for name, value in machine.settings.items())
     yield f"payload {machine.payload_bytes} bytes"
-    yield f"{options.rounds} rounds of {options.seconds} s"
-    yield f"feed {options.feed_events} events"
-    yield f"bulk {options.bulk_events} events"
+    yield f"turns of {options.seconds} s in up to {options.rounds} rounds"
+    if options.minutes is not None:
+        yield f"within {options.minutes:g} minutes or so"
+    yield f"feed {options.feed_events:,} events, bulk {options.bulk_events:,} events"
+    yield f"1/{PEERS_PART} of both for peers"

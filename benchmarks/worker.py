@@ -16,35 +16,33 @@ import platform
 import sys
 import traceback
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from importlib.metadata import version
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TextIO, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Final, TextIO
 
-from benchmarks import filling, operations, protocol
-from benchmarks.protocol import Sample
+from benchmarks import contents, operations, protocol
+from benchmarks.controller import WorkerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-T = TypeVar("T")
-
-#: A delivery that takes longer has failed.
-PATIENCE_SECONDS: Final = 20
+#: Of any contender to PostgreSQL: what a server with the default limit of 100 carries well.
+MAX_CONNECTIONS: Final = 32
 
 
 class Unsupported(Exception):
-    """The contender has no such thing; the message says what is missing."""
+    """The contender has no such thing, or it is not driven here; the message says which."""
 
 
 class Client:
     """A contender as one writer sees it: its methods hold what is timed.
 
-    Those that are left out are skipped, with the reason that stands here.
+    Those that are left out are skipped, with the reason that stands here. A library that has such a
+    thing and another that hasn't are told alike; a contender that knows better says so itself.
     """
 
     async def append(self, stream_id: str, version: int, count: int) -> None:
@@ -52,12 +50,12 @@ class Client:
 
         :raises Exception: the store's `conflict`: the stream is at another version.
         """
-        raise Unsupported("does not append")
+        raise Unsupported("its appends are not driven here")
 
     async def bulk(self, count: int) -> None:
         """Append so many events, in the quickest way there is, to new streams of 1,000 each."""
-        for _ in range(count // filling.BULK):
-            await self.append(operations.new_stream_id(), 0, filling.BULK)
+        for _ in range(count // contents.BULK):
+            await self.append(contents.new_stream_id(), 0, contents.BULK)
 
     async def execute(self, stream_id: str) -> None:
         """Load the stream, decide, and append one event at the version that was loaded.
@@ -68,23 +66,34 @@ class Client:
 
     async def read_stream(self, stream_id: str) -> int:
         """Hold all events of the stream at once, decoded, and return how many they are."""
-        raise Unsupported("does not read")
+        raise Unsupported("its reads of streams are not driven here")
 
     async def read_feed(self, count: int) -> int:
         """Pass the first ``count`` events of all streams, in order; return how many they were."""
-        raise Unsupported("has no feed of all streams")
+        raise Unsupported("it has no feed of all streams, or it is not driven here")
 
-    def subscribe(self, handle: Callable[[str], None]) -> AbstractContextManager[object]:
+    async def read_page(self, after: int, count: int) -> int:
+        """Pass ``count`` events of the feed, begun after a position; return how many they were."""
+        raise Unsupported("single pages of its feed are not driven here")
+
+    def announcing(self) -> AbstractAsyncContextManager[object]:
+        """Let this client's appends wake subscriptions in other processes; by default, they do."""
+        return nullcontext()
+
+    def subscribe(self, handle: Callable[[str], None]) -> AbstractAsyncContextManager[object]:
         """Call ``handle`` with the stream of each event that is appended from now on."""
-        raise Unsupported("no subscriptions")
+        raise Unsupported("it has no subscriptions, or they are not driven here")
 
-    async def project(self, count: int) -> int:
-        """Bring the first ``count`` events into a new view; return how many they were.
+    def project(self, count: int, batch: int) -> AbstractAsyncContextManager[int]:
+        """Bring ``count`` events of the feed into a new view; the block begins with their number.
 
-        The view counts a customer's events, in a table. Each event has a transaction, in which
-        the position behind it is saved too.
+        The view counts a customer's events, in a table. ``batch`` events at a time change it, in
+        one transaction with the position behind them. What is left of it goes with the block.
         """
-        raise Unsupported("no projections in the transaction of their checkpoint")
+        raise Unsupported(
+            "it has no projections in one transaction with their checkpoint, or they are not driven"
+            " here"
+        )
 
 
 class Store(ABC):
@@ -108,7 +117,7 @@ class Store(ABC):
     async def fill(self, url: str, events: int) -> None:
         """Write what the reads expect."""
         async with self.open(url, 1) as clients:
-            await filling.fill(clients[0], events)
+            await contents.fill(clients[0], events)
 
 
 class Worker:
@@ -118,6 +127,7 @@ class Worker:
         self._store = store
         self._opened = AsyncExitStack()
         self._clients: Sequence[Client] = ()
+        self._url = ""
 
     async def answer(self, request: protocol.Request) -> protocol.Reply:
         try:
@@ -141,16 +151,59 @@ class Worker:
             case protocol.Fill():
                 await self._store.fill(request.url, request.events)
             case protocol.Open():
+                self._url = request.url
                 opening = self._store.open(request.url, request.writers)
                 self._clients = await self._opened.enter_async_context(opening)
-            case protocol.Run(operation="deliver"):
-                return await deliver(self._clients[0], request, blocking=self._store.blocking)
+                if request.announces:
+                    await self._opened.enter_async_context(self._clients[0].announcing())
             case protocol.Run():
-                return await run(self._store, self._clients, request)
+                return await self._run(request)
             case protocol.Close():
                 self._clients = ()
                 await self._opened.aclose()
         return protocol.Done()
+
+    async def _run(self, request: protocol.Run) -> protocol.Reply:
+        match request.operation:
+            case "deliver":
+                return await self._deliver(request, self._append_here)
+            case "deliver_across":
+                with _twin() as process:
+                    opening = protocol.Open(url=self._url, writers=1, announces=True)
+                    process.ask(opening, protocol.Done)
+                    return await self._deliver(request, AppendThere(process))
+            case "project":
+                return await operations.project(self._clients[0], request)
+            case _:
+                return await operations.run(self._store, self._clients, request)
+
+    async def _deliver(self, request: protocol.Run, append: operations.Append) -> protocol.Sample:
+        return await operations.deliver(
+            self._clients[0], request, append, blocking=self._store.blocking
+        )
+
+    async def _append_here(self, stream_id: str) -> float:
+        await self._clients[0].append(stream_id, 0, 1)
+        return perf_counter()
+
+
+class AppendThere:
+    """An append in another process, whose clock is ours."""
+
+    def __init__(self, process: WorkerProcess) -> None:
+        self._process = process
+
+    async def __call__(self, stream_id: str) -> float:
+        request = protocol.Run(operation="append", stream_id=stream_id)
+        # In a thread: subscriptions may be tasks of our event loop.
+        sample = await asyncio.to_thread(self._process.ask, request, protocol.Sample)
+        return sample.ended
+
+
+def _twin() -> WorkerProcess:
+    """Start a worker of the same contender."""
+    root = Path(__file__).parents[1]
+    return WorkerProcess([sys.executable, *sys.orig_argv[1:]], folder=root)
 
 
 def serve(store: Store) -> None:
@@ -170,93 +223,52 @@ def _take_stdout() -> TextIO:
     return replies
 
 
-async def run(store: Store, clients: Sequence[Client], request: protocol.Run) -> Sample:
-    """Let each client do the operation, over and over, all at the same time."""
-    turn = operations.Turn(request, store.conflict)
-    operation = operations.OPERATIONS[request.operation]
-    before = memory_mb("VmRSS")
-    start = perf_counter()
-    end = start + request.seconds
+class _Borrower(Client):
+    """Appends through whichever client is idle."""
 
-    async def repeat(client: Client) -> tuple[int, list[float]]:
-        events, now = 0, start
-        latencies: list[float] = []
-        while now < end or len(latencies) < request.calls:
-            began = perf_counter()
-            events += await operation(turn, client)
-            now = perf_counter()
-            latencies.append(now - began)
-        return events, latencies
+    def __init__(self, idle: SimpleQueue[Client]) -> None:
+        self._idle = idle
 
-    if store.blocking:
-        with ThreadPoolExecutor(len(clients)) as threads:
-            done = list(threads.map(lambda client: run_blocking(repeat(client)), clients))
-    else:
-        done = await asyncio.gather(*map(repeat, clients))
-    seconds = perf_counter() - start
-    peak = memory_mb("VmHWM")
-    return Sample(
-        events=sum(events for events, _ in done),
-        seconds=seconds,
-        latencies=[latency for _, latencies in done for latency in latencies],
-        conflicts=len(turn.conflicts),
-        peak_mb=peak,
-        grown_mb=None if before is None or peak is None else peak - before,
-    )
-
-
-def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing but blocking calls, without an event loop."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        result: T = stop.value
-        return result
-    coroutine.close()
-    raise RuntimeError("a client of a blocking store has awaited something")
-
-
-async def deliver(client: Client, request: protocol.Run, *, blocking: bool) -> Sample:
-    """Append one event at a time, and time each from its commit to its handler.
-
-    The commit is when the append returns, so that a handler may have been called before: then it
-    took no time.
-    """
-    arrivals: SimpleQueue[tuple[str, float]] = SimpleQueue()
-    latencies = []
-    with client.subscribe(lambda stream_id: arrivals.put((stream_id, perf_counter()))):
-        start = perf_counter()
-        for _ in range(request.calls):
-            stream_id = operations.new_stream_id()
-            await client.append(stream_id, 0, 1)
-            committed = perf_counter()
-            if blocking:
-                arrived = _arrival(arrivals, stream_id)
-            else:
-                arrived = await asyncio.to_thread(_arrival, arrivals, stream_id)
-            latencies.append(max(0.0, arrived - committed))
-        seconds = perf_counter() - start
-    return Sample(events=request.calls, seconds=seconds, latencies=latencies)
-
-
-def _arrival(arrivals: SimpleQueue[tuple[str, float]], stream_id: str) -> float:
-    """Wait for the stream's event, and return when it came. Others' events may come before it."""
-    while True:
+    async def append(self, stream_id: str, version: int, count: int) -> None:
+        client = self._idle.get()
         try:
-            arrived, at = arrivals.get(timeout=PATIENCE_SECONDS)
-        except Empty:
-            raise TimeoutError(f"no delivery within {PATIENCE_SECONDS} s") from None
-        if arrived == stream_id:
-            return at
+            await client.append(stream_id, version, count)
+        finally:
+            self._idle.put(client)
 
 
-def memory_mb(field: str) -> float | None:
-    """Return a figure of Linux about this process; None elsewhere.
+class _AsyncBorrower(Client):
+    """As `_Borrower`, for tasks."""
 
-    getrusage's peak won't do: it is inherited from the parent (getrusage(2), ru_maxrss).
+    def __init__(self, idle: asyncio.Queue[Client]) -> None:
+        self._idle = idle
+
+    async def append(self, stream_id: str, version: int, count: int) -> None:
+        client = await self._idle.get()
+        try:
+            await client.append(stream_id, version, count)
+        finally:
+            self._idle.put_nowait(client)
+
+
+def share(clients: Sequence[Client], writers: int) -> Sequence[Client]:
+    """Return a client for each writer, for those whose library has no pool.
+
+    Of more writers than clients, each borrows one: a thread that blocks while all are in use.
     """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines[field].split()[0]) / 1024
+    if len(clients) >= writers:
+        return clients
+    idle: SimpleQueue[Client] = SimpleQueue()
+    for client in clients:
+        idle.put(client)
+    return [_Borrower(idle)] * writers
+
+
+def share_async(clients: Sequence[Client], writers: int) -> Sequence[Client]:
+    """As `share`: a task that waits while all are in use."""
+    if len(clients) >= writers:
+        return clients
+    idle: asyncio.Queue[Client] = asyncio.Queue()
+    for client in clients:
+        idle.put_nowait(client)
+    return [_AsyncBorrower(idle)] * writers

@@ -6,21 +6,28 @@ from eventstore.aggregate_types import AggregateType
 from eventstore.aggregates import Aggregate, applies
 from eventstore.aio import AsyncSqlAlchemyEventStore, async_event_store
 from eventstore.appending import AppendedStream, AppendResult, StreamAppend, StreamAt
+from eventstore.boundaries import Query, QueryItem, QueryResult, QueryToken, no_new
 from eventstore.bulk import ImportProgress, import_events
+from eventstore.claims import Claim, Claims
 from eventstore.codec import UnknownPayload
 from eventstore.correlation import causation, caused_by
 from eventstore.deciders import DecidedAggregate, Decider
+from eventstore.decisions import async_execute_decision, execute_decision
 from eventstore.errors import (
+    AppendConditionFailed,
+    ClaimRefused,
     ConcurrencyConflict,
     ConnectionUnusable,
     DuplicateEvent,
     EventStoreError,
     FeedUnavailable,
     IdempotencyMismatch,
+    MasterKeyError,
     SchemaOutOfDate,
     SerializationError,
     StreamDeleted,
     StreamNotFound,
+    SubjectErased,
     SubscriptionError,
     TransactionConflict,
     UnknownEventType,
@@ -29,6 +36,7 @@ from eventstore.errors import (
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.execution import Outcome, Retries
 from eventstore.export import export_events, exported_events
+from eventstore.folds import DecisionModel, Fold, combine
 from eventstore.group_commit import AsyncGroupCommitWriter, GroupCommitWriter
 from eventstore.loading import LoadedStream
 from eventstore.memory import InMemoryEventStore
@@ -58,6 +66,7 @@ __all__ = [
     "Aggregate",
     "AggregateType",
     "AnyPolicy",
+    "AppendConditionFailed",
     "AppendResult",
     "AppendedStream",
     "AsyncEventStore",
@@ -65,10 +74,14 @@ __all__ = [
     "AsyncInMemoryEventStore",
     "AsyncRepository",
     "AsyncSqlAlchemyEventStore",
+    "Claim",
+    "ClaimRefused",
+    "Claims",
     "ConcurrencyConflict",
     "ConnectionUnusable",
     "DecidedAggregate",
     "Decider",
+    "DecisionModel",
     "DuplicateEvent",
     "EventEnvelope",
     "EventFilter",
@@ -80,13 +93,19 @@ __all__ = [
     "EveryInterval",
     "ExpectedVersion",
     "FeedUnavailable",
+    "Fold",
     "GroupCommitWriter",
     "IdempotencyMismatch",
     "ImportProgress",
     "InMemoryEventStore",
     "LoadedStream",
+    "MasterKeyError",
     "OnEvents",
     "Outcome",
+    "Query",
+    "QueryItem",
+    "QueryResult",
+    "QueryToken",
     "ReadOptions",
     "Repository",
     "Retries",
@@ -102,6 +121,7 @@ __all__ = [
     "StreamDeleted",
     "StreamInfo",
     "StreamNotFound",
+    "SubjectErased",
     "SubscriptionError",
     "TransactionConflict",
     "UnknownEventType",
@@ -110,10 +130,14 @@ __all__ = [
     "UpcastingError",
     "applies",
     "async_event_store",
+    "async_execute_decision",
     "causation",
     "caused_by",
+    "combine",
     "event_store",
+    "execute_decision",
     "export_events",
     "exported_events",
     "import_events",
+    "no_new",
 ]

@@ -11,6 +11,9 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 from eventstore import operations
+from eventstore.appending import StreamAppend
+from eventstore.boundaries import check_query, check_token
+from eventstore.projections.inline import InlineProjections
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -29,9 +32,12 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
     from sqlalchemy.orm import Session
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
-    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.appending import AppendResult, Requirement
+    from eventstore.boundaries import Query, QueryResult, QueryToken
+    from eventstore.codec import PayloadCodec
+    from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
+    from eventstore.projections.definition import Projection
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -51,7 +57,8 @@ class AsyncSqlAlchemyEventStore:
 
     ``registry`` gives payloads their types; without one, payloads are JSON-compatible dicts.
     ``schema`` names the schema of the tables; without one they are found on the search path, or
-    by the ``schema_translate_map`` of the engine.
+    by the ``schema_translate_map`` of the engine. ``projections`` are kept in the same
+    transaction: each append calls their methods, and fails with them.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class AsyncSqlAlchemyEventStore:
         registry: EventRegistry | None = None,
         *,
         schema: str | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         if not hasattr(session, "run_sync"):
             raise TypeError(
@@ -69,6 +77,12 @@ class AsyncSqlAlchemyEventStore:
         self.session = session
         self._codec = codec_of(registry)
         self._schema = check_schema(schema)
+        self._inline = InlineProjections(projections, self._codec, self._schema, awaits=True)
+
+    @property
+    def codec(self) -> PayloadCodec:
+        """What payloads are written and read with: the registry, or plain JSON objects."""
+        return self._codec
 
     async def append_to_stream(
         self,
@@ -98,6 +112,9 @@ class AsyncSqlAlchemyEventStore:
         :raises TransactionConflict: PostgreSQL gave the transaction up; run it again.
         :raises TypeError, ValueError: wrong arguments; nothing was sent.
         """
+        if self._inline:
+            append = StreamAppend(stream_id, expected_version, events)
+            return (await self.append(append, fetch_missed=fetch_missed)).streams[0].version
         return await self._run(
             operations.append_to_stream,
             stream_id,
@@ -111,7 +128,7 @@ class AsyncSqlAlchemyEventStore:
     async def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult:
         """Append to several streams, all or nothing, and return the places of their events.
@@ -119,17 +136,27 @@ class AsyncSqlAlchemyEventStore:
         ``require`` names streams that the decision has only read, and the versions at which they
         must still be; they are locked until the transaction ends, like those that are written.
         All streams are locked in the order of their ids, so that such calls never deadlock with
-        one another. Errors are those of :meth:`append_to_stream`; ``fetch_missed`` is for an
-        append to one stream, as there.
+        one another. A requirement can also be :func:`no_new`: no event has come that matches the
+        query on which the decision rests. Errors are those of :meth:`append_to_stream`;
+        ``fetch_missed`` is for an append to one stream, as there.
+
+        :raises AppendConditionFailed: an event has come that a condition forbids.
+        :raises FeedUnavailable: there is a condition, and the transaction's isolation is above
+            READ COMMITTED.
         """
-        return await self._run(
-            operations.append,
-            appends,
-            require,
-            codec=self._codec,
-            schema=self._schema,
-            fetch_missed=fetch_missed,
-        )
+
+        def operation(session: Session) -> AppendResult:
+            return operations.append(
+                session,
+                appends,
+                require,
+                codec=self._codec,
+                schema=self._schema,
+                fetch_missed=fetch_missed,
+            )
+
+        async with self._turn():
+            return await self._inline.append_async(self.session, operation)
 
     @overload
     def read_stream(
@@ -255,6 +282,31 @@ class AsyncSqlAlchemyEventStore:
             for event in page.events:
                 yield event
 
+    async def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult:
+        """Return the events that match ``query``, in the order of their positions, and a token.
+
+        Events of deleted streams are among them. The token stands for what this read has seen:
+        ``append(..., require=no_new(query, after=result.token))`` appends a decision that rests
+        on it, if nothing that matches has come since, even below the highest position that was
+        seen. With ``after``, the token of an earlier read, only what that has not seen is returned.
+        ``as_type`` is that of :meth:`read_stream`. All events are in memory at once.
+
+        :raises FeedUnavailable: the transaction's isolation is above READ COMMITTED, or the
+            server is a standby.
+        :raises SerializationError: a payload does not validate as its type.
+        :raises ValueError: the token is that of another query.
+        """
+        decoder = Decoder(as_type, self._codec)
+        return await self._run(
+            operations.read_by_query,
+            check_query(query),
+            check_token(query, after),
+            decoder,
+            schema=self._schema,
+        )
+
     async def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return the stream's version and times, None if it never had an event."""
         return await self._run(operations.get_stream_info, stream_id, schema=self._schema)
@@ -280,7 +332,7 @@ class AsyncSqlAlchemyEventStore:
 
         :raises SerializationError: its data can't be stored, or not be read back as it was.
         """
-        await self._run(operations.save_snapshot, snapshot, schema=self._schema)
+        await self._run(operations.save_snapshot, snapshot, codec=self._codec, schema=self._schema)
 
     @overload
     async def get_snapshot(
@@ -301,8 +353,31 @@ class AsyncSqlAlchemyEventStore:
         :raises SerializationError: the data does not validate as ``as_type``.
         """
         return await self._run(
-            operations.get_snapshot, aggregate_id, aggregate_type, as_type, schema=self._schema
+            operations.get_snapshot,
+            aggregate_id,
+            aggregate_type,
+            as_type,
+            codec=self._codec,
+            schema=self._schema,
         )
+
+    async def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool:
+        """Destroy the key of a subject, so that its personal data is erased wherever it is stored.
+
+        Return whether it was forgotten now, and not before. A
+        :class:`~eventstore.personal.SubjectForgotten` event with ``metadata`` is recorded in the
+        same transaction: everybody is told by the feed. Nothing personal can be stored for the
+        subject any more, see ``docs/how-to/personal-data.md``.
+        """
+
+        def operation(session: Session) -> AppendResult:
+            return operations.forget(
+                session, subject_id, metadata, codec=self._codec, schema=self._schema
+            )
+
+        async with self._turn():
+            result = await self._inline.append_async(self.session, operation)
+        return not result.already_appended
 
     async def _run(
         self,
@@ -314,9 +389,12 @@ class AsyncSqlAlchemyEventStore:
 
         A session is one conversation with the server; tasks that share one take turns.
         """
-        turn: asyncio.Lock = self.session.info.setdefault("eventstore.turn", asyncio.Lock())
-        async with turn:
+        async with self._turn():
             return await self.session.run_sync(operation, *args, **kwargs)
+
+    def _turn(self) -> asyncio.Lock:
+        turn: asyncio.Lock = self.session.info.setdefault("eventstore.turn", asyncio.Lock())
+        return turn
 
 
 @asynccontextmanager
@@ -325,6 +403,7 @@ async def async_event_store(
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
+    projections: Sequence[Projection] = (),
 ) -> AsyncIterator[AsyncSqlAlchemyEventStore]:
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
@@ -334,5 +413,5 @@ async def async_event_store(
     :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     async with session_factory.begin() as session:
-        yield AsyncSqlAlchemyEventStore(session, registry, schema=schema)
+        yield AsyncSqlAlchemyEventStore(session, registry, schema=schema, projections=projections)
         await session.run_sync(operations.commit)

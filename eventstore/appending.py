@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from eventstore.boundaries import NoNew
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,6 +29,24 @@ class StreamAt:
 
     stream_id: str
     expected_version: ExpectedVersion
+
+
+#: What must hold for an append: a stream is at a version, or no event of a query is new.
+Requirement: TypeAlias = StreamAt | NoNew
+
+
+def check_requirements(
+    require: Requirement | Sequence[Requirement],
+) -> tuple[list[StreamAt], list[NoNew]]:
+    """Return the requirements of each kind; TypeError for anything else."""
+    given = [require] if isinstance(require, StreamAt | NoNew) else list(require)
+    for each in given:
+        if not isinstance(each, StreamAt | NoNew):
+            raise TypeError(
+                f"StreamAt or no_new() was expected in require, not {type(each).__name__}"
+            )
+    streams = [each for each in given if isinstance(each, StreamAt)]
+    return streams, [each for each in given if isinstance(each, NoNew)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from eventstore.appending import StreamAppend, StreamAt
+from eventstore.boundaries import check_tags
 from eventstore.correlation import enrich
 from eventstore.errors import DuplicateEvent, IdempotencyMismatch
 from eventstore.events import EventEnvelope, EventMetadata
-from eventstore.payloads import canonical_json, encode_metadata
+from eventstore.payloads import canonical_json, encode_metadata, with_tags
+from eventstore.personal.carriers import MARK_BYTES
 from eventstore.streams import (
     MAX_ID_LENGTH,
     MAX_TYPE_LENGTH,
@@ -50,12 +52,20 @@ class EncodedEvent(NamedTuple):
     occurred_at: datetime
     metadata: bytes
     idempotency_key: str | None
+    tags: tuple[str, ...] = ()  #: they stand in ``metadata`` too
+    #: The payload with what is personal in plain text, as long as ``event_data`` is empty: until it
+    #: is sealed. One that can't be, since a subject is forgotten, stays so.
+    unsealed: bytes | None = None
 
     def says_the_same_as(self, other: EncodedEvent) -> bool:
-        """Tell whether both have the same type and payload; when and by whom doesn't matter."""
-        return self.event_type == other.event_type and canonical_json(
-            self.event_data
-        ) == canonical_json(other.event_data)
+        """Tell whether both have the same type and payload: metadata and tags don't matter.
+
+        A payload that can't be sealed any more is not compared.
+        """
+        return self.event_type == other.event_type and (
+            not self.event_data
+            or canonical_json(self.event_data) == canonical_json(other.event_data)
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +80,16 @@ class EncodedBatch:
     def keyed(self) -> bool:
         """Tell whether any event carries an idempotency key."""
         return any(event.idempotency_key is not None for event in self.events)
+
+    @property
+    def tags(self) -> set[str]:
+        """The tags of all events."""
+        return {tag for event in self.events for tag in event.tags}
+
+    @property
+    def sealed(self) -> bool:
+        """Tell whether all of it can be stored: nothing personal is in plain text."""
+        return all(event.event_data for event in self.events)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,17 +145,29 @@ def encode_batches(
     return batches
 
 
-def encode_event(
+def encode_event(stream_id: str, event: AnyEnvelope, codec: PayloadCodec) -> EncodedEvent:
+    """Return one event as it will be stored; raises what :func:`encode_batch` does."""
+    check_envelope(event)
+    return encode_checked(stream_id, event, codec)
+
+
+def encode_checked(
     stream_id: str, event: AnyEnvelope, codec: PayloadCodec, *, in_context: bool = True
 ) -> EncodedEvent:
-    """Return one event as it will be stored; raises what :func:`encode_batch` does.
+    """Return as :func:`encode_event` an event that :func:`check_envelope` has let through.
 
     ``in_context`` completes the metadata by the context; what happened elsewhere has another one.
     """
-    if not isinstance(event, EventEnvelope):
-        raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
-    _refuse_unchecked_copy(event)
+    tags = tuple(dict.fromkeys(event.tags))
     event_type, event_data = codec.encode(event)
+    unsealed = None
+    if MARK_BYTES in event_data and event_type in codec.personal:
+        event_data, unsealed = b"", event_data
+    metadata = encode_metadata(
+        event_type,
+        enrich(event.metadata) if in_context else event.metadata,
+        codec.schema_version(event_type),
+    )
     return EncodedEvent(
         event_id=event.event_id,
         aggregate_id=event.aggregate_id or stream_id,
@@ -143,17 +175,17 @@ def encode_event(
         event_type=event_type,
         event_data=event_data,
         occurred_at=event.occurred_at.astimezone(UTC),
-        metadata=encode_metadata(
-            event_type,
-            enrich(event.metadata) if in_context else event.metadata,
-            codec.schema_version(event_type),
-        ),
+        metadata=with_tags(metadata, tags) if tags else metadata,
         idempotency_key=event.metadata.idempotency_key,
+        tags=tags,
+        unsealed=unsealed,
     )
 
 
-def _refuse_unchecked_copy(event: AnyEnvelope) -> None:
+def check_envelope(event: AnyEnvelope) -> None:
     """Raise TypeError or ValueError for what ``model_copy(update=...)`` has not validated."""
+    if not isinstance(event, EventEnvelope):
+        raise TypeError(f"an event must be an EventEnvelope, not a {type(event).__qualname__}")
     if not isinstance(event.event_id, UUID):
         raise TypeError(f"event_id must be a UUID, not {event.event_id!r}")
     if not isinstance(event.metadata, EventMetadata):
@@ -164,6 +196,8 @@ def _refuse_unchecked_copy(event: AnyEnvelope) -> None:
         check_text("aggregate_id", event.aggregate_id, MAX_ID_LENGTH)
     if event.event_type != "":
         check_text("event_type", event.event_type, MAX_TYPE_LENGTH)
+    if event.tags != ():
+        check_tags(event.tags)
     if event.metadata.idempotency_key is not None:
         check_text("idempotency_key", event.metadata.idempotency_key, MAX_ID_LENGTH)
 

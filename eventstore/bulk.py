@@ -1,15 +1,14 @@
 """Import many events, of whatever streams, by COPY: a history from elsewhere, or from a file.
 
-While a batch is being written by a thread of the import's own, the caller's thread asks the source
-for the next one and encodes it: the server and Python work at the same time. So there are two
-batches in memory, never more, however long the source is.
+The source is asked for a batch before its transaction begins: however long that takes, nobody waits
+for it. There is one batch in memory, however long the source is.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,24 +16,24 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore import operations
-from eventstore.batches import encode_event
-from eventstore.errors import EventStoreError, TransactionConflict
+from eventstore.batches import check_envelope
+from eventstore.errors import TransactionConflict
 from eventstore.events import EventEnvelope
 from eventstore.models import EventRecord
-from eventstore.operations.bulk import ImportedBatch, StreamEvent
-from eventstore.operations.incoming import MAX_BATCH_BYTES
+from eventstore.operations.bulk import ImportedBatch, SourceEvent, which
 from eventstore.registry import codec_of
 from eventstore.streams import check_number, check_schema, check_stream_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from concurrent.futures import Future
 
     from eventstore.events import AnyEnvelope
     from eventstore.registry import EventRegistry, PayloadCodec
 
-#: A batch is held to this many bytes of payload and metadata, or to one event.
+#: About so many bytes make a batch: it is as many events as would have been in the one before it.
 _BATCH_BYTES: Final = 8 * 2**20
+#: The events of the first batch, when nothing is known of their size.
+_FIRST_BATCH: Final = 16
 #: How often a batch is written anew that was given up for a deadlock, or for another import.
 _ATTEMPTS: Final = 5
 
@@ -89,20 +88,16 @@ def import_events(
         raise TypeError(f"on_progress must be callable, not {type(on_progress).__name__}")
     if check_number("batch_size", batch_size) == 0:
         raise ValueError("batch_size must be at least 1")
-    codec = codec_of(registry)
-    run = _Import(engine_for_copy(engine, "import_events"), check_schema(schema), on_progress)
-    with ThreadPoolExecutor(1, thread_name_prefix="eventstore-import") as writer:
-        writing: Future[ImportedBatch] | None = None
-        try:
-            for batch in _batches(events, codec, batch_size, keep_versions=keep_versions):
-                if writing is not None:
-                    before, writing = writing, None
-                    run.report(before.result())
-                writing = writer.submit(run.write, batch)
-        finally:
-            # Also when the source has failed: this batch is complete.
-            if writing is not None:
-                run.report(writing.result())
+    run = _Import(
+        engine_for_copy(engine, "import_events"),
+        codec_of(registry),
+        schema=check_schema(schema),
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
+    source = _checked(events, keep_versions=keep_versions)
+    while batch := list(islice(source, run.next_size)):
+        run.write(batch)
     return run.progress
 
 
@@ -112,45 +107,58 @@ class _Import:
     def __init__(
         self,
         engine: Engine,
+        codec: PayloadCodec,
+        *,
         schema: str | None,
+        batch_size: int,
         on_progress: Callable[[ImportProgress], object] | None,
     ) -> None:
         # Whatever the engine's isolation is: the import takes turns with others at the rows of
         # streams, and must see there what they have committed.
         self._sessions = sessionmaker(engine.execution_options(isolation_level="READ COMMITTED"))
+        self._codec = codec
         self._schema = schema
+        self._batch_size = batch_size
         self._on_progress = on_progress
         self._began = monotonic()
         # The first batch tells whether this import goes on where another ended.
         self._look_up = True
         self._open_keys: frozenset[tuple[str, str]] = frozenset()
+        self.next_size = min(batch_size, _FIRST_BATCH)
         self.progress = ImportProgress(
             imported=0, already_imported=0, new_streams=0, position=0, seconds=0.0
         )
 
-    def write(self, batch: Sequence[StreamEvent]) -> ImportedBatch:
+    def write(self, batch: Sequence[SourceEvent]) -> None:
+        """Record a batch, tell the caller, and choose the size of the next."""
+        imported = self._record(batch)
+        self._look_up = imported.already_imported > 0
+        self._open_keys = imported.keys
+        fitting = _BATCH_BYTES * len(batch) // imported.size
+        self.next_size = min(self._batch_size, max(1, fitting))
+        self._report(imported)
+
+    def _record(self, batch: Sequence[SourceEvent]) -> ImportedBatch:
         """Record a batch in a transaction, or in the next one if that is given up."""
-        for attempts_left in reversed(range(_ATTEMPTS)):
+        attempt = 1
+        while True:
             try:
                 with self._sessions.begin() as session:
-                    imported = operations.import_batch(
+                    return operations.import_batch(
                         session,
                         batch,
+                        self._codec,
                         look_up=self._look_up,
                         open_keys=self._open_keys,
                         schema=self._schema,
                     )
-                break
             except TransactionConflict:
-                if not attempts_left:
+                if attempt == _ATTEMPTS:
                     raise
+                attempt += 1
                 self._look_up = True
-        self._look_up = imported.already_imported > 0
-        self._open_keys = imported.keys
-        return imported
 
-    def report(self, batch: ImportedBatch) -> None:
-        """Add a committed batch to the progress, and tell the caller."""
+    def _report(self, batch: ImportedBatch) -> None:
         before = self.progress
         self.progress = ImportProgress(
             imported=before.imported + batch.imported,
@@ -196,47 +204,21 @@ def engine_for_copy(given: Any, caller: str) -> Engine:
     return engine
 
 
-def _batches(
-    events: Iterable[AnyEnvelope], codec: PayloadCodec, batch_size: int, *, keep_versions: bool
-) -> Iterator[list[StreamEvent]]:
-    """Yield the encoded events, so many at a time that they don't take too much memory."""
-    batch: list[StreamEvent] = []
-    batch_bytes = 0
+def _checked(events: Iterable[AnyEnvelope], *, keep_versions: bool) -> Iterator[SourceEvent]:
+    """Yield the events, with what is looked at before they are encoded checked."""
     for number, envelope in enumerate(events, start=1):
         try:
-            event = _encode(envelope, codec, keep_versions=keep_versions)
-            event_bytes = _size(event)
-        except (EventStoreError, TypeError, ValueError) as error:
-            error.add_note(_which(number, envelope))
+            event = _check(number, envelope, keep_versions=keep_versions)
+        except (TypeError, ValueError) as error:
+            error.add_note(which(number, envelope))
             raise
-        if batch and (len(batch) == batch_size or batch_bytes + event_bytes > _BATCH_BYTES):
-            yield batch
-            batch, batch_bytes = [], 0
-        batch.append(event)
-        batch_bytes += event_bytes
-    if batch:
-        yield batch
+        yield event
 
 
-def _encode(envelope: AnyEnvelope, codec: PayloadCodec, *, keep_versions: bool) -> StreamEvent:
-    if not isinstance(envelope, EventEnvelope):
-        raise TypeError(f"an event must be an EventEnvelope, not a {type(envelope).__qualname__}")
+def _check(number: int, envelope: AnyEnvelope, *, keep_versions: bool) -> SourceEvent:
+    check_envelope(envelope)
     if envelope.stream_id == "":
         raise ValueError("stream_id is empty; name the stream: EventEnvelope(stream_id=...)")
     stream_id = check_stream_id(envelope.stream_id)
     version = check_number("event_version", envelope.event_version) if keep_versions else 0
-    event = encode_event(stream_id, envelope, codec, in_context=False)
-    return StreamEvent(stream_id, version, event)
-
-
-def _size(event: StreamEvent) -> int:
-    size = len(event.event.event_data) + len(event.event.metadata)
-    if size > MAX_BATCH_BYTES:
-        raise ValueError(f"the event has {size} bytes as JSON, at most {MAX_BATCH_BYTES} are taken")
-    return size
-
-
-def _which(number: int, envelope: AnyEnvelope) -> str:
-    if not isinstance(envelope, EventEnvelope):
-        return f"event {number} of the import"
-    return f"event {number} of the import: {envelope.event_id} for stream {envelope.stream_id!r}"
+    return SourceEvent(number, stream_id, version, envelope)

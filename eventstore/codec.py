@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventstore.events import AnyEnvelope
+    from eventstore.personal.keys import SubjectKeys
 
 
 class Recorded(NamedTuple):
@@ -38,8 +39,19 @@ class PayloadCodec(Protocol):
     def evolved(self) -> frozenset[str]:
         """The stored types of which some events are read otherwise than they are stored."""
 
+    @property
+    def personal(self) -> frozenset[str]:
+        """The stored types of which some events hold personal data, opened before they are read."""
+
+    @property
+    def keys(self) -> SubjectKeys | None:
+        """What seals and opens personal data; there if :attr:`personal` is not empty."""
+
     def encode(self, event: AnyEnvelope) -> tuple[str, bytes]:
-        """Return the event's type and its payload as JSON."""
+        """Return the event's type and its payload as JSON.
+
+        That of a type among :attr:`personal` is still to be sealed, and must not be stored so.
+        """
 
     def schema_version(self, event_type: str) -> int | None:
         """Return the version in which the type is written; None if nobody knows."""
@@ -77,6 +89,8 @@ class JsonPayloads:
     """The codec of a store without a registry: JSON objects as dicts, under any event type."""
 
     evolved: frozenset[str] = frozenset()
+    personal: frozenset[str] = frozenset()
+    keys: None = None
 
     def encode(self, event: AnyEnvelope) -> tuple[str, bytes]:
         """Return the event's type, which the envelope must name, and its dict as JSON."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from eventstore.errors import EventStoreError
-from eventstore.execution import Append, ForEach, LoadStream, SaveSnapshot
+from eventstore.execution import Append, ForEach, LoadStream, ReadByQuery, SaveSnapshot
 
 if TYPE_CHECKING:
     from eventstore.execution import Request, Steps
@@ -33,8 +33,10 @@ def _answer(store: EventStore, request: Request) -> object:
     match request:
         case LoadStream(stream_id, snapshot_type, key):
             return store.load_stream(stream_id, snapshot_type, idempotency_key=key)
-        case Append(appends):
-            return store.append(*appends, fetch_missed=True)
+        case Append(appends, require):
+            return store.append(*appends, require=require, fetch_missed=True)
+        case ReadByQuery(query):
+            return store.read_by_query(query)
         case SaveSnapshot(snapshot):
             store.save_snapshot(snapshot)
         case ForEach(stream_id, options, visit):
@@ -62,8 +64,10 @@ async def _answer_async(store: AsyncEventStore, request: Request) -> object:
     match request:
         case LoadStream(stream_id, snapshot_type, key):
             return await store.load_stream(stream_id, snapshot_type, idempotency_key=key)
-        case Append(appends):
-            return await store.append(*appends, fetch_missed=True)
+        case Append(appends, require):
+            return await store.append(*appends, require=require, fetch_missed=True)
+        case ReadByQuery(query):
+            return await store.read_by_query(query)
         case SaveSnapshot(snapshot):
             await store.save_snapshot(snapshot)
         case ForEach(stream_id, options, visit):

@@ -4,6 +4,8 @@
 
     EventStoreError
     ├── ConcurrencyConflict        expected, actual, stream_id, missed
+    ├── AppendConditionFailed      position
+    ├── ClaimRefused               scope, holder
     ├── StreamNotFound             stream_id
     ├── StreamDeleted              stream_id, deleted_at
     ├── DuplicateEvent             event_id
@@ -15,6 +17,8 @@
     ├── ConnectionUnusable         sqlstate (retryable on a new connection)
     ├── FeedUnavailable            reason
     ├── SubscriptionError          subscription
+    ├── MasterKeyError             reason
+    ├── SubjectErased              subject_id
     └── SchemaOutOfDate            current, head
 
 The attributes are facts, the message is made of them and says what to do. No message holds a
@@ -74,6 +78,37 @@ class ConcurrencyConflict(EventStoreError):
             f"stream {self.stream_id!r} is at version {self.actual}, but {self.expected} was "
             "expected; load it again and decide on its present state"
         )
+
+
+class AppendConditionFailed(EventStoreError):
+    """An event has come that matches the query of an append's condition; nothing was written.
+
+    ``position`` is that of the first one which the decision had not seen. The caller's transaction
+    stays usable: read by the query again, decide again, and append with the new token.
+    """
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+    def __str__(self) -> str:
+        return (
+            f"the event at position {self.position} matches the query of the append's condition, "
+            "and the decision has not seen it; read by the query again and decide again"
+        )
+
+
+class ClaimRefused(EventStoreError):
+    """A value of ``scope`` is held by the stream ``holder`` (None: by nobody), not as required."""
+
+    def __init__(self, scope: str, holder: str | None) -> None:
+        super().__init__(scope, holder)
+        self.scope = scope
+        self.holder = holder
+
+    def __str__(self) -> str:
+        by = "nobody" if self.holder is None else f"stream {self.holder!r}"
+        return f"the value of {self.scope!r} is held by {by}; take another, or let it be released"
 
 
 class StreamNotFound(EventStoreError):
@@ -236,6 +271,34 @@ class SubscriptionError(EventStoreError):
 
     def __str__(self) -> str:
         return f"subscription {self.subscription!r}: {self.reason}"
+
+
+class MasterKeyError(EventStoreError):
+    """A master key is missing or is another one than was used; ``reason`` says which and why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"the master key of personal data can't be used: {self.reason}; give the current key "
+            "first, and every older one that has wrapped keys which are not rotated yet"
+        )
+
+
+class SubjectErased(EventStoreError):
+    """Personal data can't be stored for a subject that was forgotten; nothing was written."""
+
+    def __init__(self, subject_id: str) -> None:
+        super().__init__(subject_id)
+        self.subject_id = subject_id
+
+    def __str__(self) -> str:
+        return (
+            f"subject {self.subject_id!r} was forgotten, and its key with it; give a person who "
+            "comes back a new subject id"
+        )
 
 
 class SchemaOutOfDate(EventStoreError):

@@ -17,7 +17,11 @@ from pydantic import (
 )
 from uuid_utils.compat import uuid7
 
+from eventstore.boundaries import check_tags
 from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 T = TypeVar("T")
 
@@ -36,6 +40,13 @@ def _in_utc(value: datetime) -> datetime:
         return value.astimezone(UTC)
     except OverflowError:
         raise ValueError("lies outside the years 1 to 9999 in UTC") from None
+
+
+def _as_tags(value: Any) -> tuple[str, ...]:
+    try:
+        return check_tags(value)
+    except TypeError as error:
+        raise ValueError(str(error)) from None  # pydantic makes its own error of this one
 
 
 def _now() -> datetime:
@@ -110,6 +121,8 @@ class EventEnvelope(BaseModel, Generic[T]):
     #: When it happened, zone-aware; kept as UTC with microseconds.
     occurred_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] = Field(default_factory=_now)
     metadata: EventMetadata = Field(default_factory=EventMetadata)
+    #: What the event concerns, besides its stream: ``"course:c1"``. A :class:`Query` picks by them.
+    tags: Annotated[tuple[str, ...], BeforeValidator(_as_tags)] = ()
 
     if TYPE_CHECKING:
 
@@ -126,6 +139,7 @@ class EventEnvelope(BaseModel, Generic[T]):
             sequence_number: int = 0,
             occurred_at: datetime = ...,
             metadata: EventMetadata = ...,
+            tags: Iterable[str] = ...,
         ) -> None: ...
 
 

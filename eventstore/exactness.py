@@ -27,6 +27,10 @@ _NOT_SCHEMAS: Final = frozenset(
     {"computed_fields", "config", "default", "expected", "metadata", "serialization"}
 )
 
+#: The metadata of a personal field's schema has this name: its serialisation only wraps that of the
+#: value, whose own schemas count.
+WRAPPED_BY: Final = "eventstore_personal"
+
 _EQUALITIES_OF_MODELS: Final[frozenset[Any]] = frozenset({BaseModel.__eq__, RootModel.__eq__})
 
 _NO_CONFIG: Final[Mapping[str, Any]] = {}
@@ -38,7 +42,8 @@ def inexact_part(core_schema: Any) -> str | None:
 
 
 def _inexact_parts(schema: Any, config: Mapping[str, Any], *, only_way: bool) -> Iterator[str]:
-    if "serialization" in schema or schema.get("serialization_exclude"):
+    is_wrapped = WRAPPED_BY in schema.get("metadata", ())
+    if ("serialization" in schema and not is_wrapped) or schema.get("serialization_exclude"):
         return  # written in a way of its own, which the reading back judges
     kind, config = schema["type"], schema.get("config", config)
     if kind == "bytes" and not _writes_any_bytes(config):
@@ -48,7 +53,7 @@ def _inexact_parts(schema: Any, config: Mapping[str, Any], *, only_way: bool) ->
         )
     if kind in _NO_JSON and only_way:
         yield f"JSON can't say a value of kind {kind!r}"
-    parts = [schema["json_schema"]] if kind == "json-or-python" else _parts_of(schema)
+    parts = [schema["json_schema"]] if kind == "json-or-python" else parts_of(schema)
     for part in parts:
         yield from _inexact_parts(part, config, only_way=only_way and kind not in _MORE_WAYS)
 
@@ -103,11 +108,12 @@ def _walk(schema: Any, config: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping
     """Yield every schema of the tree with the configuration that holds for it."""
     config = schema.get("config", config)
     yield schema, config
-    for part in _parts_of(schema):
+    for part in parts_of(schema):
         yield from _walk(part, config)
 
 
-def _parts_of(schema: Mapping[str, Any]) -> Iterator[Any]:
+def parts_of(schema: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the schemas that a core schema is made of."""
     for name, entry in schema.items():
         if name not in _NOT_SCHEMAS:
             yield from _schemas_in(entry)

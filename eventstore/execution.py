@@ -27,14 +27,16 @@ from eventstore.errors import (
     TransactionConflict,
 )
 from eventstore.events import AnyEnvelope
-from eventstore.reading import ReadOptions
-from eventstore.streams import check_number
+from eventstore.reading import PAGE_SIZE, ReadOptions
+from eventstore.streams import check_number, require_version
 
 if TYPE_CHECKING:
     from eventstore.aggregate_types import AggregateId, AggregateType, Envelopes
-    from eventstore.appending import AppendResult, StreamAppend
+    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.boundaries import Query
     from eventstore.loading import LoadedStream
     from eventstore.snapshots import AnySnapshot
+    from eventstore.streams import StreamState
 
 C = TypeVar("C")
 A = TypeVar("A", bound=Aggregate)
@@ -120,6 +122,14 @@ class Append:
     """Request: ``store.append()``; a conflict is to bring what was missed."""
 
     appends: Sequence[StreamAppend]
+    require: Requirement | Sequence[Requirement] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadByQuery:
+    """Request: ``store.read_by_query()``."""
+
+    query: Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +139,7 @@ class SaveSnapshot:
     snapshot: AnySnapshot
 
 
-Request: TypeAlias = LoadStream | ForEach | Append | SaveSnapshot
+Request: TypeAlias = LoadStream | ForEach | Append | ReadByQuery | SaveSnapshot
 #: What is asked of a store, one request after the other, and what comes of it.
 Steps: TypeAlias = Generator[Request, Any, R]
 
@@ -168,6 +178,7 @@ class Executor(Generic[C, A]):
         self,
         aggregate_id: AggregateId,
         command: C,
+        expected: int | StreamState,
         commutes: Callable[[AnyEnvelope], bool],
         idempotency_key: str | None,
     ) -> Steps[Outcome[A]]:
@@ -180,6 +191,7 @@ class Executor(Generic[C, A]):
                 if found.recorded is not None:
                     return (yield from self._recorded(aggregate_id, *found.recorded))
             if append is None:
+                yield from self._require(aggregate, expected, commutes)
                 self._kind.handle(command, aggregate)
                 if not aggregate.pending_events:
                     return Outcome(aggregate=aggregate, version=aggregate.version, attempts=attempt)
@@ -223,6 +235,26 @@ class Executor(Generic[C, A]):
             yield ForEach(stream_id, rest, aggregate.replay)
         aggregate.replayed_to(found.version)
         return aggregate, found
+
+    def _require(
+        self,
+        aggregate: A,
+        expected: int | StreamState,
+        commutes: Callable[[AnyEnvelope], bool],
+    ) -> Steps[None]:
+        """Refuse to decide on another version than expected, unless all missed events commute."""
+        stream_id = self._kind.stream_of(aggregate.aggregate_id)
+        try:
+            require_version(stream_id, expected, aggregate.version, None)
+        except ConcurrencyConflict as late:
+            missed: list[AnyEnvelope] = []
+            if isinstance(expected, int) and 0 < aggregate.version - expected <= PAGE_SIZE:
+                since = ReadOptions(from_version=expected + 1, to_version=aggregate.version)
+                yield ForEach(stream_id, since, missed.append)
+                if all(map(commutes, missed)):
+                    return
+                late.missed = tuple(missed)
+            raise
 
     def _recorded(self, aggregate_id: AggregateId, first: int, last: int) -> Steps[Outcome[A]]:
         """Return the outcome of a command whose events are those versions."""

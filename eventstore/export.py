@@ -64,7 +64,7 @@ def export_events(
     if not callable(getattr(destination, "write", None)):
         raise TypeError(f"destination must have a write method, not {type(destination).__name__}")
     copying = engine_for_copy(engine, "export_events")
-    codec, schema = codec_of(registry), check_schema(schema)
+    codec, schema = codec_of(registry, needs_keys=False), check_schema(schema)
     sessions = sessionmaker(copying.execution_options(isolation_level="READ COMMITTED"))
     with sessions.begin() as session:
         until = operations.read_feed_position(session, schema=schema)

@@ -7,13 +7,19 @@ transactions: each call stands for itself.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from eventstore.appending import AppendedStream, AppendResult, StreamAppend
+from eventstore.appending import (
+    AppendedStream,
+    AppendResult,
+    StreamAppend,
+    check_requirements,
+)
 from eventstore.batches import (
     EncodedBatch,
     RecordedEvent,
@@ -22,7 +28,10 @@ from eventstore.batches import (
     find_repeat_by_key,
     partial_repeat,
 )
+from eventstore.boundaries import QueryResult, QueryToken, check_query, check_token
+from eventstore.codec import JsonPayloads
 from eventstore.errors import (
+    AppendConditionFailed,
     ConcurrencyConflict,
     SerializationError,
     StreamDeleted,
@@ -30,6 +39,10 @@ from eventstore.errors import (
 )
 from eventstore.loading import LoadedStream
 from eventstore.payloads import as_jsonb, decode_metadata, payload_type
+from eventstore.personal.erasure import ERASURES_STREAM, check_subject_id, erasure_of
+from eventstore.personal.keys import InMemoryKeyStore, store_of
+from eventstore.personal.sealing import refuse_opened
+from eventstore.personal.vault import Vault, refuse_to_wait
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -37,10 +50,11 @@ from eventstore.reading import (
     StreamCursor,
     check_feed_read,
 )
-from eventstore.recorded import Decoder, recorded, undecoded_metadata
+from eventstore.recorded import Decoder, matching_today, recorded, undecoded_metadata
 from eventstore.registry import codec_of
 from eventstore.snapshots import Snapshot, check_snapshot
 from eventstore.streams import (
+    ANY,
     MAX_ID_LENGTH,
     MAX_TYPE_LENGTH,
     StreamInfo,
@@ -51,11 +65,14 @@ from eventstore.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from uuid import UUID
 
-    from eventstore.appending import StreamAt
-    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.appending import Requirement, StreamAt
+    from eventstore.boundaries import NoNew, Query
+    from eventstore.errors import SubjectErased
+    from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
+    from eventstore.personal.keys import KeyStore
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot
     from eventstore.streams import ExpectedVersion
@@ -83,6 +100,10 @@ class InMemoryEventStore:
         self._by_id: dict[UUID, RecordedEvent] = {}
         self._streams: dict[str, _Stream] = {}
         self._snapshots: dict[tuple[str, str], Snapshot[bytes]] = {}
+        self._key_store: KeyStore = InMemoryKeyStore()
+        self._vault: Vault | None = None
+        if self._codec.keys is not None:
+            self._vault = Vault(self._codec.keys, self._key_store, refuse_to_wait)
 
     def append_to_stream(
         self,
@@ -103,35 +124,72 @@ class InMemoryEventStore:
     def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult:
-        """Append to several streams, all or nothing, if those of ``require`` are as expected.
+        """Append to several streams, all or nothing, if what ``require`` asks for is so.
 
         With ``fetch_missed`` the conflict of a single stream brings the events not yet seen.
         """
+        streams, conditions = check_requirements(require)
         try:
-            return self._append(appends, require)
+            return self._append(appends, streams, conditions)
         except ConcurrencyConflict as conflict:
-            if not fetch_missed or len(appends) + len(require) > 1 or not appends[0].events:
+            if not fetch_missed or len(appends) + len(streams) > 1 or not appends[0].events:
                 raise
             missed = self._missed(conflict)
             raise ConcurrencyConflict(
                 conflict.expected, conflict.actual, conflict.stream_id, missed
             ) from None
 
-    def _append(self, appends: Sequence[StreamAppend], require: Sequence[StreamAt]) -> AppendResult:
-        batches = encode_batches(appends, require, self._codec)
+    def _append(
+        self,
+        appends: Sequence[StreamAppend],
+        streams: Sequence[StreamAt],
+        conditions: Sequence[NoNew],
+    ) -> AppendResult:
+        batches, refusal = self._seal(encode_batches(appends, streams, self._codec))
+        result = self._write(batches, conditions, refusal)
+        return AppendResult(result.streams[: len(appends)], result.already_appended)
+
+    def _write(
+        self,
+        batches: Sequence[EncodedBatch],
+        conditions: Sequence[NoNew] = (),
+        refusal: SubjectErased | None = None,
+    ) -> AppendResult:
+        """Record the batches, unless they are known or refused."""
         with self._lock:
             places = self._find_first_places(batches)
             already_appended = places is not None
             if places is None:
+                if refusal is not None:
+                    raise refusal
                 for batch in batches:
                     require_version(
                         batch.stream_id, batch.expected_version, *self._state(batch.stream_id)
                     )
+                for condition in conditions:
+                    self._refuse_new(condition)
                 places = [self._placed(batch, self._record(batch)) for batch in batches]
-        return AppendResult(tuple(places[: len(appends)]), already_appended)
+        return AppendResult(tuple(places), already_appended)
+
+    def _seal(self, batches: list[EncodedBatch]) -> tuple[list[EncodedBatch], SubjectErased | None]:
+        """Return the batches as they are kept, and what forbids to keep some of their events."""
+        if self._vault is None or all(batch.sealed for batch in batches):
+            return batches, None
+        sealed, refusals = zip(
+            *(self._vault.sealed(batch.events) for batch in batches), strict=True
+        )
+        return [
+            replace(batch, events=events) for batch, events in zip(batches, sealed, strict=True)
+        ], next(filter(None, refusals), None)
+
+    def _refuse_new(self, condition: NoNew) -> None:
+        stored = condition.query.with_types(self._codec.stored_types)
+        for was in self._feed[condition.after.position :]:
+            if _matches_query(stored, was):
+                raise AppendConditionFailed(was.sequence_number)
 
     def _missed(self, conflict: ConcurrencyConflict) -> tuple[AnyEnvelope, ...] | None:
         expected, actual = conflict.expected, conflict.actual
@@ -238,7 +296,7 @@ class InMemoryEventStore:
         if options.backward:
             events.reverse()
         for was in islice(events, options.max_count):
-            yield from _decoded(was, decoder)
+            yield from self._decoded(was, decoder)
 
     def load_stream(
         self,
@@ -276,7 +334,7 @@ class InMemoryEventStore:
             version=version,
             last=events[-1].event_version if events else version,
             snapshot=snapshot,
-            events=[today for was in events for today in _decoded(was, decoder)],
+            events=[today for was in events for today in self._decoded(was, decoder)],
             recorded=(keyed[0], keyed[-1]) if keyed else None,
         )
 
@@ -333,7 +391,34 @@ class InMemoryEventStore:
         wanted = self._codec.current_types(filters.event_types)
         matching = (was for was in events if _matches(filters, stored_types, was))
         for was in islice(matching, max_count):
-            yield from _decoded(was, decoder, wanted)
+            yield from self._decoded(was, decoder, wanted)
+
+    def _decoded(
+        self, was: RecordedEvent, decoder: Decoder, wanted: frozenset[str] = frozenset()
+    ) -> Iterator[AnyEnvelope]:
+        """Yield what a stored event says today: one event, several, or none."""
+        event = was.event
+        data, metadata = as_jsonb(event.event_data), as_jsonb(event.metadata).decode()
+        if self._vault is not None and decoder.opens:
+            decoder = self._vault.opening(decoder, [(event.event_type, data)])
+        yield from _envelopes(was, decoder.today(event.event_type, data, metadata, wanted))
+
+    def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult:
+        """Return the events that match ``query``, by position, and the token of what was seen.
+
+        ``after`` leaves out what an earlier read has seen. ``as_type`` is that of
+        :meth:`read_stream`. Raises ValueError for the token of another query.
+        """
+        after = check_token(check_query(query), after)
+        decoder = Decoder(as_type, self._codec)
+        stored = query.with_types(self._codec.stored_types)
+        with self._lock:
+            found = [was for was in self._feed[after.position :] if _matches_query(stored, was)]
+            token = QueryToken(query.fingerprint, len(self._feed))
+        events = [today for was in found for today in self._decoded(was, decoder)]
+        return QueryResult(tuple(matching_today(events, query, decoder)), token)
 
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return what is known of the stream, None if it never had an event."""
@@ -366,11 +451,28 @@ class InMemoryEventStore:
             raise StreamNotFound(stream_id)
         return stream
 
+    def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool:
+        """Destroy the key of a subject: whatever is read of its personal data is erased.
+
+        Return whether it was forgotten now, and not before. A
+        :class:`~eventstore.personal.SubjectForgotten` event with ``metadata`` says so.
+        """
+        event = erasure_of(check_subject_id(subject_id), metadata)
+        done = store_of(self._codec.keys, self._key_store).forget(subject_id)
+        if isinstance(done, Awaitable):
+            refuse_to_wait(done)
+        batches = encode_batches([StreamAppend(ERASURES_STREAM, ANY, [event])], (), JsonPayloads())
+        return not self._write(batches).already_appended
+
     def save_snapshot(self, snapshot: AnySnapshot) -> None:
         """Keep ``snapshot``, unless there is one of a later version."""
         check_snapshot(snapshot)
         data_type: Any = type(snapshot.data)
         data = payload_type(data_type).encode(snapshot.aggregate_type, snapshot.data)
+        if self._vault is None:
+            refuse_opened(snapshot.aggregate_type, data)
+        else:
+            data = self._vault.seal_snapshot(snapshot.aggregate_type, data)
         key = snapshot.aggregate_id, snapshot.aggregate_type
         with self._lock:
             kept = self._snapshots.get(key)
@@ -402,11 +504,14 @@ class InMemoryEventStore:
         if kept is None or deleted_at is not None or 0 < version < kept.version:
             return None
         codec = payload_type(Any if as_type is None else as_type)
+        data = as_jsonb(kept.data)
+        if self._vault is not None:
+            data = self._vault.open_snapshot(aggregate_type, data)
         return Snapshot(
             aggregate_id=aggregate_id,
             aggregate_type=aggregate_type,
             version=kept.version,
-            data=codec.decode(aggregate_type, as_jsonb(kept.data)),
+            data=codec.decode(aggregate_type, data),
             created_at=kept.created_at,
         )
 
@@ -422,15 +527,13 @@ def _matches(filters: EventFilter, stored_types: frozenset[str], recorded: Recor
     )
 
 
-def _decoded(
-    was: RecordedEvent, decoder: Decoder, wanted: frozenset[str] = frozenset()
-) -> Iterator[AnyEnvelope]:
-    """Yield what a stored event says today: one event, several, or none."""
+def _matches_query(stored: Query, recorded: RecordedEvent) -> bool:
+    return stored.matches(recorded.event.event_type, recorded.event.tags)
+
+
+def _envelopes(was: RecordedEvent, today: Iterable[tuple[str, Any, str]]) -> Iterator[AnyEnvelope]:
     event = was.event
-    data, metadata = as_jsonb(event.event_data), as_jsonb(event.metadata).decode()
-    for event_type, payload, metadata_today in decoder.today(
-        event.event_type, data, metadata, wanted
-    ):
+    for event_type, payload, metadata in today:
         yield recorded(
             {
                 "event_id": event.event_id,
@@ -442,6 +545,7 @@ def _decoded(
                 "event_version": was.event_version,
                 "sequence_number": was.sequence_number,
                 "occurred_at": event.occurred_at,
-                "metadata": undecoded_metadata(event_type, metadata_today),
+                "metadata": undecoded_metadata(event_type, metadata),
+                "tags": event.tags,
             }
         )

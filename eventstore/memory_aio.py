@@ -10,8 +10,9 @@ from eventstore.reading import PAGE_SIZE, EventFilter, ReadOptions
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
-    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.boundaries import Query, QueryResult, QueryToken
+    from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
@@ -48,10 +49,10 @@ class AsyncInMemoryEventStore:
     async def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult:
-        """Append to several streams, all or nothing, if those of ``require`` are as expected.
+        """Append to several streams, all or nothing, if what ``require`` asks for is so.
 
         With ``fetch_missed`` the conflict of a single stream brings the events not yet seen.
         """
@@ -131,6 +132,16 @@ class AsyncInMemoryEventStore:
             )
         )
 
+    async def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult:
+        """Return the events that match ``query``, by position, and the token of what was seen.
+
+        ``after`` leaves out what an earlier read has seen. ``as_type`` is that of
+        :meth:`read_stream`. Raises ValueError for the token of another query.
+        """
+        return self._store.read_by_query(query, after=after, as_type=as_type)
+
     async def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return what is known of the stream, None if it never had an event."""
         return self._store.get_stream_info(stream_id)
@@ -142,6 +153,14 @@ class AsyncInMemoryEventStore:
     async def restore_stream(self, stream_id: str) -> None:
         """Open a soft-deleted stream again; its versions go on from where they were."""
         self._store.restore_stream(stream_id)
+
+    async def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool:
+        """Destroy the key of a subject: whatever is read of its personal data is erased.
+
+        Return whether it was forgotten now, and not before. A
+        :class:`~eventstore.personal.SubjectForgotten` event with ``metadata`` says so.
+        """
+        return self._store.forget(subject_id, metadata=metadata)
 
     async def save_snapshot(self, snapshot: AnySnapshot) -> None:
         """Keep ``snapshot``, unless there is one of a later version."""

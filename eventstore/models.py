@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     DateTime,
     Index,
     MetaData,
@@ -29,10 +30,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 #: Constraint names, by which a violation is recognised.
 EVENT_ID_KEY: Final = "uq_events_event_id"
 STREAM_VERSION_KEY: Final = "uq_events_stream_id_event_version"
+LIVE_PROJECTION_KEY: Final = "uq_projections_name_live"
 #: The sequence that numbers the events; ``BIGSERIAL`` names it so.
 POSITION_SEQUENCE: Final = "events_sequence_number_seq"
 #: The revision of the schema that these models describe: the newest one in ``alembic/versions``.
-HEAD_REVISION: Final = "es0002"
+HEAD_REVISION: Final = "es0004"
 
 
 class Base(DeclarativeBase):
@@ -110,6 +112,21 @@ class EventRecord(Base):
     )
 
 
+class EventTagRecord(Base):
+    """A tag of an event: how events are found by their tags. As append-only as they are.
+
+    An event without tags has no row here. The key serves both questions: which events have this
+    tag, from a position on, and whether this event has that tag too. It costs a tagged event a row
+    and a B-tree entry a tag. There is no foreign key: both are written by one statement, neither
+    is ever changed, and the look-up would cost as much again.
+    """
+
+    __tablename__ = "event_tags"
+
+    tag: Mapped[str] = mapped_column(String(255), primary_key=True)
+    sequence_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
 class SnapshotRecord(Base):
     """The newest snapshot of an aggregate."""
 
@@ -179,10 +196,52 @@ class ParkedStreamRecord(Base):
     last_attempt_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class ProjectionRecord(Base):
+    """A version of a projection: whether its tables are the live ones, and who keeps them."""
+
+    __tablename__ = "projections"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    fingerprint: Mapped[str] = mapped_column(String(64))  #: of the events that it handles
+    tables: Mapped[list[list[str]]] = mapped_column(JSONB)  #: schema and name, while it is live
+    is_live: Mapped[bool]
+    is_inline: Mapped[bool]  #: each append keeps it; else a subscription does
+    live_from: Mapped[int | None]  #: it has side effects for the events behind this position,
+    live_until: Mapped[int | None]  #: up to this one
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    __table_args__ = (
+        # One version is live. "Which one is it?", at each append that keeps a projection inline.
+        Index(LIVE_PROJECTION_KEY, "name", unique=True, postgresql_where=text("is_live")),
+    )
+
+
+class SubjectKeyRecord(Base):
+    """A subject's data key, wrapped by a master key; without one, the subject is forgotten."""
+
+    __tablename__ = "subject_keys"
+
+    subject_id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    wrapped_key: Mapped[str | None] = mapped_column(Text)  #: as its wrapper has written it
+    master_key_id: Mapped[str | None] = mapped_column(String(255))  #: what has wrapped it
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    forgotten_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(
+            "(wrapped_key IS NULL) = (forgotten_at IS NOT NULL)", name="key_or_forgotten"
+        ),
+    )
+
+
 #: The tables, for statements; an ORM class does not tell a type checker that it has one.
 streams_table: Final = cast("Table", StreamRecord.__table__)
 events_table: Final = cast("Table", EventRecord.__table__)
+tags_table: Final = cast("Table", EventTagRecord.__table__)
 snapshots_table: Final = cast("Table", SnapshotRecord.__table__)
 subscriptions_table: Final = cast("Table", SubscriptionRecord.__table__)
 workers_table: Final = cast("Table", SubscriptionWorkerRecord.__table__)
 parked_table: Final = cast("Table", ParkedStreamRecord.__table__)
+subject_keys_table: Final = cast("Table", SubjectKeyRecord.__table__)
+projections_table: Final = cast("Table", ProjectionRecord.__table__)

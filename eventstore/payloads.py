@@ -16,7 +16,7 @@ import json
 import math
 from decimal import Decimal
 from functools import cached_property, lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, from_json, to_json
@@ -25,9 +25,19 @@ from eventstore.comparison import first_difference, leaves_of
 from eventstore.errors import SerializationError
 from eventstore.events import EventMetadata
 from eventstore.exactness import equals_by_fields, inexact_part, may_write_nan
+from eventstore.personal.carriers import name_subjects
+from eventstore.personal.checks import personal_problem
+from eventstore.personal.fields import AS_CARRIERS, holds_personal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: What stands in the JSON of metadata that names a schema version, and hardly ever in others.
 SCHEMA_VERSION_MARK: Final = '"schema_version"'
+#: Where the metadata of a stored event keeps its tags. So whatever copies rows, copies tags.
+TAGS_KEY: Final = "$tags"
+#: What stands in the JSON of such metadata, and hardly ever in others.
+TAGS_MARK: Final = f'"{TAGS_KEY}"'
 
 _MAX_PATH_LENGTH: Final = 200
 _ENCODING_ERRORS: Final = (PydanticSerializationError, ValueError, RecursionError)
@@ -58,6 +68,18 @@ class PayloadType:
         inexact = inexact_part(self.adapter.core_schema)
         if inexact is not None:
             raise TypeError(f"{self._python_type!r} can't be stored exactly: {inexact}")
+        self.check_personal()
+
+    def check_personal(self) -> None:
+        """Raise TypeError if a personal field is nobody's, or would be shown in logs."""
+        problem = personal_problem(self.adapter.core_schema) if self.is_personal else None
+        if problem is not None:
+            raise TypeError(f"{self._python_type!r} can't be stored: {problem}")
+
+    @cached_property
+    def is_personal(self) -> bool:
+        """Tell whether some part of the type is a ``Personal[...]``."""
+        return holds_personal(self.adapter.core_schema)
 
     @cached_property
     def _equals_by_fields(self) -> bool:
@@ -68,18 +90,28 @@ class PayloadType:
         return may_write_nan(self.adapter.core_schema)
 
     def encode(self, event_type: str, payload: object) -> bytes:
-        """Return ``payload`` as JSON that reads back equal, or raise SerializationError."""
-        try:
-            # Not dump_json, which passes on fifteen more arguments.
-            encoded = self.adapter.serializer.to_json(payload, by_alias=True, warnings=False)
-        except Exception:  # noqa: BLE001 - whatever a serialiser of the user's raises
-            path = _path_of_unstorable(payload)
-            raise SerializationError(event_type, path, "is not serialisable as JSON") from None
+        """Return ``payload`` as JSON that reads back equal, or raise SerializationError.
+
+        What is personal in it stands in carriers, and is still to be sealed.
+        """
+        encoded = self._written(event_type, payload)
         if self._verify:
             self._refuse_loss(event_type, payload, encoded)
         if b"\\u0000" in encoded or self._may_write_nan:
             refuse_unstorable(event_type, encoded, "$")
+        if self.is_personal:
+            return name_subjects(event_type, self._written(event_type, payload, AS_CARRIERS))
         return encoded
+
+    def _written(self, event_type: str, payload: object, context: object = None) -> bytes:
+        try:
+            # Not dump_json, which passes on fifteen more arguments.
+            return self.adapter.serializer.to_json(
+                payload, by_alias=True, warnings=False, context=context
+            )
+        except Exception:  # noqa: BLE001 - whatever a serialiser of the user's raises
+            path = _path_of_unstorable(payload)
+            raise SerializationError(event_type, path, "is not serialisable as JSON") from None
 
     def _refuse_loss(self, event_type: str, payload: object, encoded: bytes) -> None:
         try:
@@ -145,6 +177,9 @@ def encode_metadata(
     if not extra:
         encoded = metadata.__pydantic_serializer__.to_json(metadata, exclude_none=True)
     else:
+        if TAGS_KEY in extra:
+            reason = "is a reserved key; an event's tags are a field of its envelope"
+            raise SerializationError(event_type, f"metadata.{TAGS_KEY}", reason)
         known = {key: value for key, value in metadata.__dict__.items() if value is not None}
         try:
             encoded = to_json(known | extra)
@@ -170,9 +205,23 @@ def encode_metadata(
 def decode_metadata(event_type: str, encoded: str | bytes) -> EventMetadata:
     """Return the metadata that ``encoded`` says, or raise SerializationError with the path."""
     try:
-        return EventMetadata.model_validate_json(encoded)
+        metadata = EventMetadata.model_validate_json(encoded)
     except ValidationError as error:
         raise _unreadable(event_type, "metadata", error) from None
+    if metadata.__pydantic_extra__:
+        metadata.__pydantic_extra__.pop(TAGS_KEY, None)
+    return metadata
+
+
+def with_tags(metadata: bytes, tags: Sequence[str]) -> bytes:
+    """Return the JSON ``metadata`` of an event that has these tags, as it is stored."""
+    encoded = b'{"%b":%b' % (TAGS_KEY.encode(), to_json(tags))
+    return encoded + (b"}" if metadata == b"{}" else b"," + metadata[1:])
+
+
+def tags_of(metadata: str) -> tuple[str, ...]:
+    """Return the tags of the event that is stored with the JSON ``metadata``."""
+    return tuple(json.loads(metadata).get(TAGS_KEY, ())) if TAGS_MARK in metadata else ()
 
 
 def schema_version_of(event_type: str, metadata: str) -> int:

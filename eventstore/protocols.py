@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload, runtime_checkable
 
 from eventstore.reading import PAGE_SIZE, EventFilter, ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
-    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.boundaries import Query, QueryResult, QueryToken
+    from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -34,7 +35,7 @@ class EventStore(Protocol):
     def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult: ...
 
@@ -76,11 +77,17 @@ class EventStore(Protocol):
         page_size: int = PAGE_SIZE,
     ) -> Iterator[AnyEnvelope]: ...
 
+    def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult: ...
+
     def get_stream_info(self, stream_id: str) -> StreamInfo | None: ...
 
     def delete_stream(self, stream_id: str, expected_version: ExpectedVersion = None) -> None: ...
 
     def restore_stream(self, stream_id: str) -> None: ...
+
+    def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool: ...
 
     def save_snapshot(self, snapshot: AnySnapshot) -> None: ...
 
@@ -110,7 +117,7 @@ class AsyncEventStore(Protocol):
     async def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult: ...
 
@@ -152,6 +159,10 @@ class AsyncEventStore(Protocol):
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[AnyEnvelope]: ...
 
+    async def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult: ...
+
     async def get_stream_info(self, stream_id: str) -> StreamInfo | None: ...
 
     async def delete_stream(
@@ -159,6 +170,8 @@ class AsyncEventStore(Protocol):
     ) -> None: ...
 
     async def restore_stream(self, stream_id: str) -> None: ...
+
+    async def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool: ...
 
     async def save_snapshot(self, snapshot: AnySnapshot) -> None: ...
 

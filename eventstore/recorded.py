@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel
 
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.payloads import SCHEMA_VERSION_MARK, decode_metadata, payload_type
+from eventstore.personal.carriers import MARK, MARK_BYTES
+from eventstore.personal.sealing import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from eventstore.boundaries import Query
     from eventstore.codec import PayloadCodec
     from eventstore.events import AnyEnvelope
+    from eventstore.personal.sealing import KeyRing
 
 # The four slots of a pydantic model. `model_construct` fills them too, and takes five times as
 # long.
@@ -72,14 +77,29 @@ class Decoder:
 
     def __init__(self, as_type: Any, codec: PayloadCodec) -> None:
         self.codec = codec
-        self._evolves = as_type is None
+        self.evolves = as_type is None  #: types are read as what they are today
+        self._key_ring: KeyRing | None = None
         self._decode: Callable[[str, str | bytes], Any]
+        #: Personal data is opened for types that know of it; others show what is stored.
+        self.opens = bool(codec.personal)
         if as_type is None:
             self._decode = codec.decode
         elif as_type is bytes:
-            self._decode = _as_it_is
+            self._decode, self.opens = _as_it_is, False
         else:
-            self._decode = payload_type(as_type).decode
+            wanted = payload_type(as_type)
+            self._decode, self.opens = wanted.decode, self.opens and wanted.is_personal
+
+    def is_sealed(self, event_type: str, encoded: str | bytes) -> bool:
+        """Tell whether an event is to be opened before it is decoded."""
+        mark: Any = MARK if isinstance(encoded, str) else MARK_BYTES
+        return mark in encoded and event_type in self.codec.personal
+
+    def with_keys(self, key_ring: KeyRing) -> Decoder:
+        """Return a decoder that opens personal data by these keys."""
+        opening = copy(self)
+        opening._key_ring = key_ring  # noqa: SLF001 - a copy of our own
+        return opening
 
     def today(
         self, event_type: str, encoded: str | bytes, metadata: str, wanted: frozenset[str]
@@ -89,9 +109,19 @@ class Decoder:
         That is one event, several, or none; none of another type than those ``wanted``, if any
         are named.
         """
-        if self._evolves and (event_type in self.codec.evolved or SCHEMA_VERSION_MARK in metadata):
+        if self._key_ring is not None and self.is_sealed(event_type, encoded):
+            encoded = self._key_ring.open(Place("event", event_type), encoded)
+        if self.evolves and (event_type in self.codec.evolved or SCHEMA_VERSION_MARK in metadata):
             return self.codec.decode_recorded(event_type, encoded, metadata, wanted)
         return ((event_type, self._decode(event_type, encoded), metadata),)
+
+
+def matching_today(events: list[AnyEnvelope], query: Query, decoder: Decoder) -> list[AnyEnvelope]:
+    """Return those of ``events``, whose stored types match ``query``, whose types today match."""
+    if not decoder.evolves:
+        return events
+    today = query.with_types(decoder.codec.current_types)
+    return [event for event in events if today.matches(event.event_type, event.tags)]
 
 
 def _as_it_is(_event_type: str, encoded: str | bytes) -> bytes:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
 from pydantic import PydanticUserError
 from typing_extensions import is_typeddict
@@ -29,6 +29,8 @@ from typing_extensions import is_typeddict
 from eventstore.codec import JsonPayloads, PayloadCodec, Recorded, UnknownPayload
 from eventstore.errors import SerializationError, UnknownEventType, UpcastingError
 from eventstore.payloads import JSON_VALUE, PayloadType, schema_version_of, with_schema_version
+from eventstore.personal.erasure import SUBJECT_FORGOTTEN, SubjectForgotten
+from eventstore.personal.keys import check_keys
 from eventstore.schemas import json_schema_of
 from eventstore.streams import MAX_TYPE_LENGTH, check_number, check_text
 from eventstore.upcasting import Splitter, Step, Upcaster, Upcasting
@@ -37,6 +39,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from eventstore.events import AnyEnvelope
+    from eventstore.personal.keys import (
+        AsyncKeyStore,
+        AsyncKeyWrapper,
+        KeyStore,
+        KeyWrapper,
+        SubjectKeys,
+    )
 
 __all__ = ["EventRegistry", "PayloadCodec", "RegisteredType", "codec_of"]
 
@@ -55,6 +64,14 @@ class RegisteredType:
     python_type: Any
     instances: type | None  #: the class of the payloads themselves; None where it can't be told
     codec: PayloadType
+
+
+class _Checked(NamedTuple):
+    """What is known of a registry that has no problems."""
+
+    upcasting: Upcasting
+    evolved: frozenset[str]
+    personal: frozenset[str]
 
 
 class EventRegistry:
@@ -78,7 +95,8 @@ class EventRegistry:
         self._aliases: dict[str, str] = {}  # today's name, by the old one
         self._retired: dict[str, int] = {}
         self._steps: dict[tuple[str, int], Step] = {}
-        self._checked: tuple[Upcasting, frozenset[str]] | None = None
+        self._checked: _Checked | None = None
+        self.keys: SubjectKeys | None = None
 
     @overload
     def register(
@@ -150,6 +168,19 @@ class EventRegistry:
         aliases = self._check_names(event_type, version, aliases)
         self._retired[event_type] = version
         self._take(event_type, aliases)
+
+    def use_keys(
+        self, keys: KeyWrapper | AsyncKeyWrapper, store: KeyStore | AsyncKeyStore | None = None
+    ) -> None:
+        """Seal and open personal data by ``keys``: the master keys, or what calls a KMS.
+
+        Needed at start-up, before a store is made, if an event type has ``Personal`` fields.
+        ``store`` keeps the subjects' keys, by default the table beside the events. The event
+        type of :class:`~eventstore.personal.SubjectForgotten` is registered too, if it isn't yet.
+        """
+        self.keys = check_keys(keys, store)
+        if SUBJECT_FORGOTTEN not in self._types:
+            self.register(SUBJECT_FORGOTTEN, SubjectForgotten)
 
     def _check_names(
         self, event_type: str, version: int, aliases: Iterable[str]
@@ -234,14 +265,19 @@ class EventRegistry:
 
     @property
     def _upcasting(self) -> Upcasting:
-        return self._check()[0]
+        return self._check().upcasting
 
     @property
     def evolved(self) -> frozenset[str]:
         """The stored types of which some events are read otherwise than they are stored."""
-        return self._check()[1]
+        return self._check().evolved
 
-    def _check(self) -> tuple[Upcasting, frozenset[str]]:
+    @property
+    def personal(self) -> frozenset[str]:
+        """The stored types of which some events hold personal data, opened before they are read."""
+        return self._check().personal
+
+    def _check(self) -> _Checked:
         if self._checked is None:
             upcasting = Upcasting(
                 steps=dict(self._steps),
@@ -252,7 +288,10 @@ class EventRegistry:
             if problems:
                 raise ValueError("the event types can't all be read:\n- " + "\n- ".join(problems))
             evolved = {event_type for event_type, _ in self._steps} | self._aliases.keys()
-            self._checked = upcasting, frozenset(evolved)
+            personal = {name for name, known in self._types.items() if known.codec.is_personal}
+            self._checked = _Checked(
+                upcasting, frozenset(evolved), self._stored_as(upcasting, frozenset(personal))
+            )
         return self._checked
 
     def _problems(self) -> Iterator[str]:
@@ -280,6 +319,10 @@ class EventRegistry:
                 type(payload).__qualname__, "$", "is of a class that is not registered"
             )
         return name
+
+    def event_type_for(self, payload_type: type) -> str | None:
+        """Return the name under which a class is registered, None if it isn't."""
+        return None if payload_type is dict else self._names.get(payload_type)
 
     def schema_version(self, event_type: str) -> int:
         """Return the version in which the type is written."""
@@ -375,7 +418,10 @@ class EventRegistry:
 
         They are the types themselves, those that upcasters turn into them, and the aliases.
         """
-        sources = self._upcasting.sources(self.current_types(event_types))
+        return self._stored_as(self._upcasting, self.current_types(event_types))
+
+    def _stored_as(self, upcasting: Upcasting, current: frozenset[str]) -> frozenset[str]:
+        sources = upcasting.sources(current)
         aliases = (old for old, name in self._aliases.items() if name in sources)
         return sources.union(aliases)
 
@@ -403,10 +449,11 @@ class EventRegistry:
         return json_schema_of(sorted(self._types.values(), key=lambda known: known.event_type))
 
 
-def codec_of(registry: EventRegistry | None) -> PayloadCodec:
+def codec_of(registry: EventRegistry | None, *, needs_keys: bool = True) -> PayloadCodec:
     """Return what a store writes and reads payloads with, checked.
 
-    TypeError for what is no registry; ValueError for one that can't read all that it may meet.
+    ``needs_keys`` says that it will seal or open personal data, if there is any. TypeError for what
+    is no registry; ValueError for one that can't read all that it may meet.
     """
     if registry is None:
         return JsonPayloads()
@@ -416,4 +463,9 @@ def codec_of(registry: EventRegistry | None) -> PayloadCodec:
             "a schema is given by its name: schema=..."
         )
     registry.check()
+    if needs_keys and registry.personal and registry.keys is None:
+        raise ValueError(
+            f"event types with personal data need keys: {', '.join(sorted(registry.personal))}; "
+            "call registry.use_keys(MasterKeys.from_environment()) at start-up"
+        )
     return registry

@@ -32,6 +32,7 @@ from eventstore.driving import drive, drive_async
 from eventstore.errors import EventStoreError
 from eventstore.execution import TEN_ATTEMPTS, Executor, rule_of
 from eventstore.protocols import AsyncEventStore, EventStore
+from eventstore.streams import check_expected_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from eventstore.appending import StreamAppend
     from eventstore.execution import Commutes, Outcome, Retries, Steps
     from eventstore.snapshots import AnySnapshot
+    from eventstore.streams import ExpectedVersion
 
 A = TypeVar("A", bound=Aggregate)
 C = TypeVar("C")
@@ -151,6 +153,7 @@ class Repository(_Repository[C, A]):
         aggregate_id: AggregateId,
         command: C,
         *,
+        expected_version: ExpectedVersion = None,
         commutes: Commutes = (),
         idempotency_key: str | None = None,
     ) -> Outcome[A]:
@@ -161,18 +164,27 @@ class Repository(_Repository[C, A]):
         the stream's row. ``commutes`` says which missed events don't matter to this command: if
         none of them does, what a decider has decided is appended as it is.
 
+        ``expected_version`` is the version that whoever gave the command has seen: on another one
+        nothing is decided, unless all events since then commute with the command. So a form, or an
+        HTTP request with ``If-Match``, is only carried out on what its sender was shown.
+
         ``idempotency_key`` names the command: when it is executed again, since the reply was lost,
         nothing is decided, and the outcome is that of the first time. (A command that led to
         nothing leaves no trace, and is decided again.)
 
-        :raises ConcurrencyConflict: all attempts were in vain.
+        :raises ConcurrencyConflict: all attempts were in vain, or the aggregate is at another
+            version than expected; ``missed`` are the events since then.
+        :raises StreamNotFound: nothing has happened of the aggregate, and ``STREAM_EXISTS`` was
+            expected.
         :raises StreamDeleted: the aggregate's stream is soft-deleted.
         :raises TransactionConflict: PostgreSQL gave up the caller's transaction, or one of its own
             too often.
         """
-        rule = rule_of(commutes)
+        expected, rule = check_expected_version(expected_version), rule_of(commutes)
         return self._transact(
-            lambda executor: executor.execute(aggregate_id, command, rule, idempotency_key),
+            lambda executor: executor.execute(
+                aggregate_id, command, expected, rule, idempotency_key
+            ),
             repeatable=idempotency_key is not None,
         )
 
@@ -261,6 +273,7 @@ class AsyncRepository(_Repository[C, A]):
         aggregate_id: AggregateId,
         command: C,
         *,
+        expected_version: ExpectedVersion = None,
         commutes: Commutes = (),
         idempotency_key: str | None = None,
     ) -> Outcome[A]:
@@ -271,18 +284,27 @@ class AsyncRepository(_Repository[C, A]):
         the stream's row. ``commutes`` says which missed events don't matter to this command: if
         none of them does, what a decider has decided is appended as it is.
 
+        ``expected_version`` is the version that whoever gave the command has seen: on another one
+        nothing is decided, unless all events since then commute with the command. So a form, or an
+        HTTP request with ``If-Match``, is only carried out on what its sender was shown.
+
         ``idempotency_key`` names the command: when it is executed again, since the reply was lost,
         nothing is decided, and the outcome is that of the first time. (A command that led to
         nothing leaves no trace, and is decided again.)
 
-        :raises ConcurrencyConflict: all attempts were in vain.
+        :raises ConcurrencyConflict: all attempts were in vain, or the aggregate is at another
+            version than expected; ``missed`` are the events since then.
+        :raises StreamNotFound: nothing has happened of the aggregate, and ``STREAM_EXISTS`` was
+            expected.
         :raises StreamDeleted: the aggregate's stream is soft-deleted.
         :raises TransactionConflict: PostgreSQL gave up the caller's transaction, or one of its own
             too often.
         """
-        rule = rule_of(commutes)
+        expected, rule = check_expected_version(expected_version), rule_of(commutes)
         return await self._transact(
-            lambda executor: executor.execute(aggregate_id, command, rule, idempotency_key),
+            lambda executor: executor.execute(
+                aggregate_id, command, expected, rule, idempotency_key
+            ),
             repeatable=idempotency_key is not None,
         )
 

@@ -36,7 +36,8 @@ class Snapshot(BaseModel, Generic[S]):
     ]
     #: The version of the last event that the state includes.
     version: Annotated[int, Field(strict=True, ge=0, le=MAX_VERSION)]
-    data: S
+    #: Not shown in logs: it may hold personal data.
+    data: S = Field(repr=False)
     created_at: Annotated[AwareDatetime, AfterValidator(lambda at: at.astimezone(UTC))] = Field(
         default_factory=lambda: datetime.now(UTC)
     )

@@ -10,10 +10,12 @@ would let it pass with a default.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from pydantic import PydanticUserError
 from pydantic_core import from_json, to_json
 
 from eventstore.errors import SerializationError
@@ -148,6 +150,8 @@ class StateWriter:
     def __init__(self, snapshots: Snapshots, state_type: Any) -> None:
         self._snapshots = snapshots
         self._states = PayloadType(state_type)
+        with suppress(PydanticUserError):  # it may refer to a class that is defined later
+            self._states.check_personal()
 
     def wants(self, tail: SnapshotTail) -> bool:
         """Tell whether a snapshot should be taken now."""

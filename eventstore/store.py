@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from sqlalchemy.orm import Session, scoped_session
 
 from eventstore import operations
+from eventstore.appending import StreamAppend
+from eventstore.boundaries import check_query, check_token
+from eventstore.projections.inline import InlineProjections
 from eventstore.reading import (
     PAGE_SIZE,
     EventFilter,
@@ -25,9 +28,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import sessionmaker
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
-    from eventstore.events import AnyEnvelope, EventEnvelope
+    from eventstore.appending import AppendResult, Requirement
+    from eventstore.boundaries import Query, QueryResult, QueryToken
+    from eventstore.codec import PayloadCodec
+    from eventstore.events import AnyEnvelope, EventEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
+    from eventstore.projections.definition import Projection
     from eventstore.registry import EventRegistry
     from eventstore.snapshots import AnySnapshot, Snapshot
     from eventstore.streams import ExpectedVersion, StreamInfo
@@ -45,7 +51,8 @@ class SqlAlchemyEventStore:
 
     ``registry`` gives payloads their types; without one, payloads are JSON-compatible dicts.
     ``schema`` names the schema of the tables; without one they are found on the search path, or
-    by the ``schema_translate_map`` of the engine.
+    by the ``schema_translate_map`` of the engine. ``projections`` are kept in the same
+    transaction: each append calls their methods, and fails with them.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class SqlAlchemyEventStore:
         registry: EventRegistry | None = None,
         *,
         schema: str | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         if not isinstance(session, Session | scoped_session):
             raise TypeError(
@@ -63,6 +71,12 @@ class SqlAlchemyEventStore:
         self.session = session
         self._codec = codec_of(registry)
         self._schema = check_schema(schema)
+        self._inline = InlineProjections(projections, self._codec, self._schema, awaits=False)
+
+    @property
+    def codec(self) -> PayloadCodec:
+        """What payloads are written and read with: the registry, or plain JSON objects."""
+        return self._codec
 
     def append_to_stream(
         self,
@@ -92,6 +106,9 @@ class SqlAlchemyEventStore:
         :raises TransactionConflict: PostgreSQL gave the transaction up; run it again.
         :raises TypeError, ValueError: wrong arguments; nothing was sent.
         """
+        if self._inline:
+            append = StreamAppend(stream_id, expected_version, events)
+            return self.append(append, fetch_missed=fetch_missed).streams[0].version
         return operations.append_to_stream(
             self.session,
             stream_id,
@@ -105,7 +122,7 @@ class SqlAlchemyEventStore:
     def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult:
         """Append to several streams, all or nothing, and return the places of their events.
@@ -113,17 +130,26 @@ class SqlAlchemyEventStore:
         ``require`` names streams that the decision has only read, and the versions at which they
         must still be; they are locked until the transaction ends, like those that are written.
         All streams are locked in the order of their ids, so that such calls never deadlock with
-        one another. Errors are those of :meth:`append_to_stream`; ``fetch_missed`` is for an
-        append to one stream, as there.
+        one another. A requirement can also be :func:`no_new`: no event has come that matches the
+        query on which the decision rests. Errors are those of :meth:`append_to_stream`;
+        ``fetch_missed`` is for an append to one stream, as there.
+
+        :raises AppendConditionFailed: an event has come that a condition forbids.
+        :raises FeedUnavailable: there is a condition, and the transaction's isolation is above
+            READ COMMITTED.
         """
-        return operations.append(
-            self.session,
-            appends,
-            require,
-            codec=self._codec,
-            schema=self._schema,
-            fetch_missed=fetch_missed,
-        )
+
+        def operation(session: Session) -> AppendResult:
+            return operations.append(
+                session,
+                appends,
+                require,
+                codec=self._codec,
+                schema=self._schema,
+                fetch_missed=fetch_missed,
+            )
+
+        return self._inline.append(self.session, operation)
 
     @overload
     def read_stream(
@@ -247,6 +273,31 @@ class SqlAlchemyEventStore:
             cursor.passed(page)
             yield from page.events
 
+    def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult:
+        """Return the events that match ``query``, in the order of their positions, and a token.
+
+        Events of deleted streams are among them. The token stands for what this read has seen:
+        ``append(..., require=no_new(query, after=result.token))`` appends a decision that rests
+        on it, if nothing that matches has come since, even below the highest position that was
+        seen. With ``after``, the token of an earlier read, only what that has not seen is returned.
+        ``as_type`` is that of :meth:`read_stream`. All events are in memory at once.
+
+        :raises FeedUnavailable: the transaction's isolation is above READ COMMITTED, or the
+            server is a standby.
+        :raises SerializationError: a payload does not validate as its type.
+        :raises ValueError: the token is that of another query.
+        """
+        decoder = Decoder(as_type, self._codec)
+        return operations.read_by_query(
+            self.session,
+            check_query(query),
+            check_token(query, after),
+            decoder,
+            schema=self._schema,
+        )
+
     def get_stream_info(self, stream_id: str) -> StreamInfo | None:
         """Return the stream's version and times, None if it never had an event."""
         return operations.get_stream_info(self.session, stream_id, schema=self._schema)
@@ -272,7 +323,7 @@ class SqlAlchemyEventStore:
 
         :raises SerializationError: its data can't be stored, or not be read back as it was.
         """
-        operations.save_snapshot(self.session, snapshot, schema=self._schema)
+        operations.save_snapshot(self.session, snapshot, codec=self._codec, schema=self._schema)
 
     @overload
     def get_snapshot(
@@ -293,8 +344,29 @@ class SqlAlchemyEventStore:
         :raises SerializationError: the data does not validate as ``as_type``.
         """
         return operations.get_snapshot(
-            self.session, aggregate_id, aggregate_type, as_type, schema=self._schema
+            self.session,
+            aggregate_id,
+            aggregate_type,
+            as_type,
+            codec=self._codec,
+            schema=self._schema,
         )
+
+    def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool:
+        """Destroy the key of a subject, so that its personal data is erased wherever it is stored.
+
+        Return whether it was forgotten now, and not before. A
+        :class:`~eventstore.personal.SubjectForgotten` event with ``metadata`` is recorded in the
+        same transaction: everybody is told by the feed. Nothing personal can be stored for the
+        subject any more, see ``docs/how-to/personal-data.md``.
+        """
+
+        def operation(session: Session) -> AppendResult:
+            return operations.forget(
+                session, subject_id, metadata, codec=self._codec, schema=self._schema
+            )
+
+        return not self._inline.append(self.session, operation).already_appended
 
 
 @contextmanager
@@ -303,6 +375,7 @@ def event_store(
     registry: EventRegistry | None = None,
     *,
     schema: str | None = None,
+    projections: Sequence[Projection] = (),
 ) -> Iterator[SqlAlchemyEventStore]:
     """Open a store with a transaction of its own: committed at the end, rolled back on an error.
 
@@ -312,5 +385,5 @@ def event_store(
     :raises ConnectionUnusable: the connection was lost at the commit, which may have happened.
     """
     with session_factory.begin() as session:
-        yield SqlAlchemyEventStore(session, registry, schema=schema)
+        yield SqlAlchemyEventStore(session, registry, schema=schema, projections=projections)
         operations.commit(session)

@@ -3,4 +3,6 @@ pytest_plugins = (
     "tests.fixtures.stores",
     "tests.fixtures.events",
     "tests.fixtures.subscriptions",
+    "tests.fixtures.pgbouncer",
+    "tests.fixtures.views",
 )

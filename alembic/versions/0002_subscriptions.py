@@ -1,4 +1,4 @@
-"""Subscriptions: their checkpoints and leases, their workers, and the streams that they parked.
+"""Subscriptions: their checkpoints and leases, workers, parked streams; projections' versions.
 
 Revision: es0002, after es0001
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -61,9 +62,30 @@ def upgrade() -> None:
         _timestamp("last_attempt_at", server_default=sa.func.now()),
         sa.PrimaryKeyConstraint("subscription", "stream_id", name=op.f("pk_parked_streams")),
     )
+    op.create_table(
+        "projections",
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("version", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("fingerprint", sa.String(64), nullable=False),
+        sa.Column("tables", postgresql.JSONB(), nullable=False),
+        sa.Column("is_live", sa.Boolean(), nullable=False),
+        sa.Column("is_inline", sa.Boolean(), nullable=False),
+        sa.Column("live_from", sa.BigInteger(), nullable=True),
+        sa.Column("live_until", sa.BigInteger(), nullable=True),
+        _timestamp("created_at", server_default=sa.func.now()),
+        sa.PrimaryKeyConstraint("name", "version", name=op.f("pk_projections")),
+    )
+    op.create_index(
+        op.f("uq_projections_name_live"),
+        "projections",
+        ["name"],
+        unique=True,
+        postgresql_where=sa.text("is_live"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("projections")
     op.drop_table("parked_streams")
     op.drop_table("subscription_workers")
     op.drop_table("subscriptions")

@@ -21,7 +21,7 @@ const { dumbo } = await load("@event-driven-io/dumbo");
 const packages = ["@event-driven-io/emmett-postgresql", "pg"];
 
 const event = JSON.parse(readFileSync(new URL("../payload.json", import.meta.url)));
-// As in `filling.py`.
+// As in `contents.py`.
 const CATEGORY = event.aggregate_type;
 const LONG = { stream: `${CATEGORY}-long`, events: 10_000 };
 const SHORT = { streams: 1_000, events: 10 };

@@ -22,9 +22,8 @@ from eventsource.ports import ExpectedVersion, FeedReadOptions
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from benchmarks.payload import AGGREGATE_TYPE, DATA, new_metadata
-from benchmarks.pooling import MAX_CONNECTIONS
-from benchmarks.worker import Client, Store, serve
+from benchmarks.contents import AGGREGATE_TYPE, DATA, new_metadata
+from benchmarks.worker import MAX_CONNECTIONS, Client, Store, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -20,10 +20,8 @@ from logicblocks.event.store.exceptions import UnmetWriteConditionError
 from logicblocks.event.types import NewEvent
 from psycopg_pool import AsyncConnectionPool
 
-from benchmarks import filling
-from benchmarks.payload import DATA, EVENT_TYPE, new_metadata
-from benchmarks.pooling import MAX_CONNECTIONS
-from benchmarks.worker import Client, Store, serve
+from benchmarks.contents import CATEGORY, DATA, EVENT_TYPE, new_metadata
+from benchmarks.worker import MAX_CONNECTIONS, Client, Store, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -53,7 +51,7 @@ class LogicblocksClient(Client):
         self._store = store
 
     def _stream(self, stream_id: str) -> Any:
-        return self._store.stream(category=filling.CATEGORY, stream=stream_id)
+        return self._store.stream(category=CATEGORY, stream=stream_id)
 
     async def append(self, stream_id: str, version: int, count: int) -> None:
         # Its positions begin at 0.

@@ -16,7 +16,7 @@ import sys
 from contextlib import asynccontextmanager, contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from eventsourcing.domain import DomainEvent, datetime_now_with_tzinfo
 from eventsourcing.persistence import (
@@ -24,20 +24,26 @@ from eventsourcing.persistence import (
     InfrastructureFactory,
     IntegrityError,
     JSONTranscoder,
+    Tracking,
     UUIDAsHex,
 )
+from eventsourcing.postgres import PostgresTrackingRecorder
 from eventsourcing.utils import Environment
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.sql import SQL, Identifier
 
-from benchmarks import filling
-from benchmarks.payload import DATA, new_metadata
-from benchmarks.pooling import MAX_CONNECTIONS
-from benchmarks.worker import Client, Store, serve
+from benchmarks.contents import BULK, CATEGORY, DATA, new_metadata
+from benchmarks.worker import MAX_CONNECTIONS, Client, Store, Unsupported, serve
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 _PAGE = 1_000
+#: Of its own way to insert, which is a pipeline: psycopg's `Pipeline.sync` waits for ever where it
+#: has more to send than the socket's buffer takes, some 600 events on a Unix socket.
+_MAX_PIPELINED = 400
+#: Whose events a view tracks.
+_APPLICATION = "bench"
 
 
 class InvoiceIssued(DomainEvent):
@@ -66,7 +72,9 @@ class EventsourcingClient(Client):
 
     event: ClassVar[type[InvoiceIssued]] = InvoiceIssued
 
-    def __init__(self, factory: Any) -> None:
+    def __init__(self, factory: Any, largest: int) -> None:
+        self._factory = factory
+        self._largest = largest  #: events of an append
         transcoder = JSONTranscoder()
         transcoder.register(DatetimeAsISO())
         transcoder.register(UUIDAsHex())
@@ -81,6 +89,10 @@ class EventsourcingClient(Client):
         return str(originator_id)
 
     async def append(self, stream_id: str, version: int, count: int) -> None:
+        for first in range(version, version + count, self._largest):
+            self._append(stream_id, first, min(self._largest, version + count - first))
+
+    def _append(self, stream_id: str, version: int, count: int) -> None:
         originator_id = self._id(stream_id)
         self._events.put(
             [
@@ -114,8 +126,8 @@ class EventsourcingClient(Client):
             done += len(page)
         return done
 
-    @contextmanager
-    def subscribe(self, handle: Callable[[str], None]) -> Iterator[None]:
+    @asynccontextmanager
+    async def subscribe(self, handle: Callable[[str], None]) -> AsyncIterator[None]:
         subscription = self._recorder.subscribe(gt=self._recorder.max_notification_id())
 
         def follow() -> None:
@@ -132,9 +144,61 @@ class EventsourcingClient(Client):
                 subscription.stop()
                 thread.join()
 
+    @asynccontextmanager
+    async def project(self, count: int, batch: int) -> AsyncIterator[int]:
+        """As its `ProjectionRunner` does, with the subscription that reads ahead in a thread."""
+        if batch != 1:
+            raise Unsupported("its projections commit each event by itself")
+        view = CustomerCounts(self._factory.datastore, tracking_table_name=f"t{uuid4().hex}")
+        view.create_table()
+        done = 0
+        with self._recorder.subscribe(gt=view.max_tracking_id(_APPLICATION)) as subscription:
+            for notification in subscription:
+                event = self._mapper.to_domain_event(notification)
+                view.count_event(event.customer_id, Tracking(_APPLICATION, notification.id))
+                done += 1
+                if done == count:
+                    break
+        try:
+            yield done
+        finally:
+            view.drop_tables()
+
+
+class CustomerCounts(PostgresTrackingRecorder):
+    """A view in the tables of a tracking recorder: its way to one transaction for both."""
+
+    def __init__(self, datastore: Any, *, tracking_table_name: str) -> None:
+        super().__init__(datastore, tracking_table_name=tracking_table_name)
+        self._view = SQL("{}.{}").format(
+            Identifier(datastore.schema), Identifier(f"{tracking_table_name}_view")
+        )
+        self._tracking = SQL("{}.{}").format(
+            Identifier(datastore.schema), Identifier(tracking_table_name)
+        )
+        self.sql_create_statements.append(
+            SQL("CREATE TABLE {} (customer_id text PRIMARY KEY, events bigint)").format(self._view)
+        )
+        self._count = SQL(
+            "INSERT INTO {} AS v VALUES (%s, 1)"
+            " ON CONFLICT (customer_id) DO UPDATE SET events = v.events + 1"
+        ).format(self._view)
+
+    def count_event(self, customer_id: str, tracking: Tracking) -> None:
+        with self.datastore.transaction(commit=True) as cursor:
+            cursor.execute(self._count, (customer_id,), prepare=True)
+            self._insert_tracking(cursor, tracking)
+
+    def drop_tables(self) -> None:
+        with self.datastore.transaction(commit=True) as cursor:
+            cursor.execute(SQL("DROP TABLE {}, {}").format(self._view, self._tracking))
+
 
 class ByUuidClient(EventsourcingClient):
     event = InvoiceIssuedByUuid
+
+    def project(self, count: int, batch: int) -> Any:
+        raise Unsupported("its projections are not driven here")
 
     def _id(self, stream_id: str) -> UUID:
         _, _, name = stream_id.partition("-")
@@ -144,7 +208,7 @@ class ByUuidClient(EventsourcingClient):
             return uuid5(NAMESPACE_URL, stream_id)
 
     def _stream_id(self, originator_id: object) -> str:
-        return f"{filling.CATEGORY}-{originator_id}"
+        return f"{CATEGORY}-{originator_id}"
 
 
 class EventsourcingStore(Store):
@@ -154,8 +218,9 @@ class EventsourcingStore(Store):
     distributions: ClassVar[Sequence[str]] = ("eventsourcing", "psycopg", "psycopg-binary")
     client: ClassVar[type[EventsourcingClient]] = EventsourcingClient
 
-    def __init__(self, *, function: bool = False) -> None:
+    def __init__(self, *, function: bool = False, largest: int = BULK) -> None:
         self._function = function
+        self._largest = largest
 
     def _environment(self, url: str, connections: int) -> dict[str, str]:
         server = conninfo_to_dict(url)
@@ -174,15 +239,22 @@ class EventsourcingStore(Store):
         }
 
     async def set_up(self, url: str) -> None:
-        async with self.open(url, 1):
-            pass  # its recorders make their tables
+        with self._factory(url, 1, CREATE_TABLE="yes") as factory:
+            factory.application_recorder()
 
     @asynccontextmanager
     async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
-        environment = self._environment(url, min(writers, MAX_CONNECTIONS))
+        # They are made: processes that do so at the same time fail now and then.
+        connections = min(writers, MAX_CONNECTIONS)
+        with self._factory(url, connections, CREATE_TABLE="no") as factory:
+            yield [self.client(factory, self._largest)] * writers
+
+    @contextmanager
+    def _factory(self, url: str, connections: int, **more: str) -> Iterator[Any]:
+        environment = self._environment(url, connections) | more
         factory: Any = InfrastructureFactory.construct(Environment("Bench", environment))
         try:
-            yield [self.client(factory)] * writers
+            yield factory
         finally:
             factory.close()
 
@@ -208,7 +280,7 @@ class SqlalchemyStore(EventsourcingStore):
 
 
 _STORES: dict[str, Callable[[], Store]] = {
-    "plain": EventsourcingStore,
+    "plain": lambda: EventsourcingStore(largest=_MAX_PIPELINED),
     "function": lambda: EventsourcingStore(function=True),
     "sqlalchemy": SqlalchemyStore,
 }

@@ -7,14 +7,14 @@ document; reads stop at dicts.
 from __future__ import annotations
 
 import json
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from umadb import AppendCondition, CancelledByUserError, Event, IntegrityError, Query, QueryItem
 from umadb import Client as Connection
 
-from benchmarks.payload import DATA, EVENT_TYPE, new_metadata
+from benchmarks.contents import DATA, EVENT_TYPE, new_metadata
 from benchmarks.worker import Client, Store, serve
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class UmaDbClient(Client):
         )
         return sum(1 for _ in decoded)
 
-    @contextmanager
-    def subscribe(self, handle: Callable[[str], None]) -> Iterator[None]:
+    @asynccontextmanager
+    async def subscribe(self, handle: Callable[[str], None]) -> AsyncIterator[None]:
         connection = Connection(self._url)
         subscription = connection.subscribe(after=self._connection.head())
 

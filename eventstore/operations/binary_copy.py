@@ -39,8 +39,8 @@ _COLUMNS: Final = (
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)  # no flags, no extension
 _TRAILER: Final = b"\xff\xff"
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
-# So many that a call costs little beside its rows, so few that they are no second batch in memory.
-_ROWS_A_WRITE: Final = 200
+# So many that a call costs little beside its rows, so few that the server has work all the time.
+_ROWS_A_WRITE: Final = 100
 
 # The number of fields, then those whose length is known, each behind its length.
 _pack_fixed: Final = Struct("!h i16s iq iq").pack
@@ -74,13 +74,16 @@ def _field(text: str) -> bytes:
     return _pack_length(len(encoded)) + encoded
 
 
-def copy_events(connection: Connection, rows: Iterator[bytes], *, schema: str | None) -> None:
+def copy_events(connection: Connection, rows: Iterator[bytes], *, schema: str | None) -> int:
     """Write ``rows``, made by :func:`pack_row`, in their order; ``use_utf8`` comes before it.
+
+    Returns how many bytes they were.
 
     Raises the typed error where PostgreSQL's has one, else SQLAlchemy's, as any other statement.
     """
     driver: Any = connection.connection.driver_connection
     statement = _statement(connection, schema)
+    size = 0
     with (
         driver_errors(connection, statement),
         driver.cursor() as cursor,
@@ -89,7 +92,9 @@ def copy_events(connection: Connection, rows: Iterator[bytes], *, schema: str | 
         copy.write(_HEADER)
         while chunk := b"".join(islice(rows, _ROWS_A_WRITE)):
             copy.write(chunk)
+            size += len(chunk)
         copy.write(_TRAILER)
+    return size
 
 
 def _statement(connection: Connection, schema: str | None) -> str:

@@ -19,6 +19,7 @@ from eventstore.operations.read import (
     filter_values,
 )
 from eventstore.operations.statements import fetch, parameter, run
+from eventstore.operations.subject_keys import with_keys
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.recorded import Decoder, collector_paused
 
@@ -38,10 +39,11 @@ _STREAM_ID = 1
 class StoredEvent:
     """An event as it is stored: it can be named, even if it can't be decoded."""
 
-    __slots__ = ("_row",)
+    __slots__ = ("_decoder", "_row")
 
-    def __init__(self, row: tuple[Any, ...]) -> None:
+    def __init__(self, row: tuple[Any, ...], decoder: Decoder) -> None:
         self._row = row
+        self._decoder = decoder
 
     @property
     def event_id(self) -> UUID:
@@ -70,7 +72,7 @@ class StoredEvent:
     def decoded(self, codec: PayloadCodec, filters: EventFilter | None) -> list[AnyEnvelope]:
         """Return what it says today; raises :class:`~eventstore.SerializationError`."""
         wanted = codec.current_types(filters.event_types) if filters else frozenset()
-        return envelopes([self._row], Decoder(None, codec), wanted)
+        return envelopes([self._row], self._decoder, wanted)
 
 
 class Slice(NamedTuple):
@@ -113,7 +115,7 @@ def read_slice(
     if part.partitions > 1:
         values |= {"partition": part.partition, "partitions": part.partitions}
     statement = _slice(tuple(given), part.partitions > 1, until is not None)
-    return _stored(session, statement, values | given, schema)
+    return _stored(session, statement, values | given, codec, schema)
 
 
 def limit_idle(session: Session, idle_seconds: float) -> None:
@@ -136,16 +138,22 @@ def read_parked_events(
     """Return the next events of one stream that match, between two positions."""
     given = filter_values(filters, codec)
     values = {"stream_id": stream_id, "after": after, "until": until, "limit": limit}
-    return _stored(session, _stream(tuple(given)), values | given, schema)
+    return _stored(session, _stream(tuple(given)), values | given, codec, schema)
 
 
 def _stored(
-    session: Session, statement: Select[Any], values: dict[str, Any], schema: str | None
+    session: Session,
+    statement: Select[Any],
+    values: dict[str, Any],
+    codec: PayloadCodec,
+    schema: str | None,
 ) -> list[StoredEvent]:
     connection = connection_of(session)
+    schema = schema_of(connection, schema)
     with collector_paused():
-        rows = fetch(connection, statement, values, schema=schema_of(connection, schema))
-        return [StoredEvent(row) for row in rows]
+        rows = fetch(connection, statement, values, schema=schema)
+        decoder = with_keys(connection, Decoder(None, codec), rows, schema=schema)
+        return [StoredEvent(row, decoder) for row in rows]
 
 
 @cache

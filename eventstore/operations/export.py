@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import BigInteger, Select, func, select
+from sqlalchemy import BigInteger, Select, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import JSONB
 
 from eventstore.models import events_table
 from eventstore.operations.driver_copy import driver_errors, use_utf8
 from eventstore.operations.read import filter_conditions, filter_values
 from eventstore.operations.statements import parameter, text_of
 from eventstore.operations.transactions import connection_of, schema_of
+from eventstore.payloads import TAGS_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +62,7 @@ def _lines(given: tuple[str, ...]) -> Select[Any]:
     """The fields of an envelope under their names, in the order of the feed."""
     position = events_table.c.sequence_number
     conditions = filter_conditions()
+    metadata, key = events_table.c.metadata, literal(TAGS_KEY)
     event = (
         select(
             events_table.c.event_id,
@@ -71,7 +74,8 @@ def _lines(given: tuple[str, ...]) -> Select[Any]:
             events_table.c.event_version,
             position,
             events_table.c.occurred_at,
-            events_table.c.metadata,
+            (metadata.op("-")(key)).label("metadata"),
+            func.coalesce(metadata.op("->")(key), cast(literal("[]"), JSONB)).label("tags"),
         )
         .where(
             position > parameter("after", BigInteger),

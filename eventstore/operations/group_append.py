@@ -1,8 +1,8 @@
 """Append the batches of many callers by one statement, each batch with an outcome of its own.
 
-The statement is that of :mod:`~eventstore.operations.append`, for many streams: fence, then the
-streams' rows in the order of their ids, then the events, each step fed by the one before. Every
-stream is held to the version that the statement's snapshot shows, whatever the caller accepts.
+The statement is that of :mod:`~eventstore.operations.append_statement`, for many streams: locks,
+then the streams' rows in the order of their ids, then the events, each step fed by the one before.
+Every stream is held to the version that the statement's snapshot shows, whatever callers accept.
 
 A stream that the statement leaves alone costs the others nothing. If all that speaks against its
 append is the version, the statement says so: that is the outcome. Everything else (events or keys
@@ -36,12 +36,13 @@ from eventstore.errors import ConnectionUnusable, EventStoreError
 from eventstore.grouping import chains_of
 from eventstore.models import events_table, streams_table
 from eventstore.operations import verdict
-from eventstore.operations.append import append_batch, move_streams
+from eventstore.operations.append import append_batch, seal_batches
+from eventstore.operations.append_statement import move_streams
 from eventstore.operations.commits import announce_committed
-from eventstore.operations.fence import SEQUENCE, lock_of_writer
 from eventstore.operations.incoming import STORED, incoming, refuse_too_large, row_of
 from eventstore.operations.missed import MissedEvents
 from eventstore.operations.statements import fetch
+from eventstore.operations.tags import insert_tags, locks_of_writer
 from eventstore.operations.transactions import schema_of
 from eventstore.streams import MAX_VERSION, STREAM_EXISTS, StreamState, require_version
 
@@ -104,8 +105,9 @@ def append_group(
     """
     schema = schema_of(connection, schema)
     append_alone = partial(_append_alone, connection, codec=codec, schema=schema)
-    outcomes = {each: append_alone(each) for each in group if not each.batch.events}
-    chains = chains_of(each for each in group if each.batch.events)
+    alone, together = _sort_out(group, codec)
+    outcomes = {each: append_alone(each) for each in alone}
+    chains = chains_of(together)
     versions = _write(connection, chains, schema=schema) if chains else {}
     for chain in chains:
         first = chain.submissions[0]
@@ -123,6 +125,32 @@ def append_group(
     return outcomes
 
 
+def _sort_out(
+    group: Iterable[Submission[W]], codec: PayloadCodec
+) -> tuple[list[Submission[W]], list[Submission[W]]]:
+    """Return who is appended alone, and then who by the statement: in each stream by their turn.
+
+    A check without events can't be a part of the statement, nor what is personal, which has to be
+    sealed first. Behind others of its stream, such a one waits for their outcome, and so do those
+    that come behind it.
+    """
+    alone, together = [], []
+    begun: set[str] = set()
+    left_out: set[str] = set()
+    for each in group:
+        stream_id = each.batch.stream_id
+        if stream_id in left_out:
+            continue
+        if each.batch.events and (not codec.personal or each.batch.sealed):
+            together.append(each)
+            begun.add(stream_id)
+        elif stream_id in begun:
+            left_out.add(stream_id)
+        else:
+            alone.append(each)
+    return alone, together
+
+
 def _append_alone(
     connection: Connection, submission: Submission[W], *, codec: PayloadCodec, schema: str | None
 ) -> Outcome:
@@ -134,6 +162,9 @@ def _append_alone(
             return verdict.check_stream(
                 connection, batch.stream_id, batch.expected_version, schema=schema
             )
+        (batch,), before = seal_batches(connection, [batch], codec, schema=schema)
+        if before is not None:
+            return before.streams[0].version
         appended = append_batch(connection, batch, missed, schema=schema, positions=False)
         return appended.streams[0].version
     except ConnectionUnusable:
@@ -152,8 +183,11 @@ def _write(
     PostgreSQL can't take): nothing was written, and it is only one append's fault.
     """
     try:
-        values = {"events": _rows_of(chains)}
-        rows = fetch(connection, _group_statement(), values, schema=schema)
+        values: dict[str, Any] = {"events": _rows_of(chains)}
+        tags = {tag for chain in chains for each in chain.submissions for tag in each.batch.tags}
+        if tags:
+            values["tags"] = sorted(tags)
+        rows = fetch(connection, _group_statement(tagged=bool(tags)), values, schema=schema)
     except ConnectionUnusable:
         raise
     except (EventStoreError, DBAPIError):
@@ -196,14 +230,15 @@ def _bounds(expected: int | StreamState) -> tuple[int, int]:
 
 
 @cache
-def _group_statement() -> CompoundSelect[Any]:
+def _group_statement(*, tagged: bool) -> CompoundSelect[Any]:
     """Fence, then the streams' rows, then the events; then what became of each stream."""
     rows = incoming(_PLACE)
     heads = _heads(rows)
     known = _known(rows)
+    store, lock = locks_of_writer(tagged=tagged, for_statement=True)
     fence = (
-        select(lock_of_writer(for_statement=True).label("held"))
-        .select_from(SEQUENCE)
+        select(lock.label("held"))
+        .select_from(store)
         .cte("fence")
         .prefix_with("MATERIALIZED")  # locked once, not once a stream
     )
@@ -233,12 +268,18 @@ def _group_statement() -> CompoundSelect[Any]:
     recording = postgresql.insert(events_table).from_select(
         [*STORED, "stream_id", "event_version"], events
     )
-    return union_all(
+    written = recording.cte("recorded")
+    if tagged:
+        written = recording.returning(events_table.c.sequence_number, events_table.c.metadata).cte(
+            "recorded"
+        )
+    outcome = union_all(
         select(opened.c.stream_id, opened.c.version, true()),
         select(heads.c.stream_id, heads.c.version, false()).where(
             ~is_expected, heads.c.version != literal_column(str(_DELETED)), is_new
         ),
-    ).add_cte(recording.cte("recorded"))
+    ).add_cte(written)
+    return outcome.add_cte(insert_tags(written).cte("tagged")) if tagged else outcome
 
 
 def _known(rows: CTE) -> CTE:

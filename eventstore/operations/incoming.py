@@ -74,8 +74,9 @@ def row_of(event: EncodedEvent) -> bytes:
             "k": event.idempotency_key,
         }
     )
-    # Payload and metadata are JSON already; they are set in as they are.
-    return b'%b,"d":%b,"m":%b}' % (values[1:-1], event.event_data, event.metadata)
+    # Payload and metadata are JSON already; they are set in as they are. A payload that could not
+    # be sealed becomes NULL, which the table refuses.
+    return b'%b,"d":%b,"m":%b}' % (values[1:-1], event.event_data or b"null", event.metadata)
 
 
 def values_of_one(batch: EncodedBatch) -> dict[str, Any]:

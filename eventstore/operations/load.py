@@ -25,6 +25,7 @@ from eventstore.loading import LoadedStream
 from eventstore.models import events_table, snapshots_table, streams_table
 from eventstore.operations.read import EVENT_ID, EVENT_VERSION, envelopes, event_columns
 from eventstore.operations.statements import fetch, parameter
+from eventstore.operations.subject_keys import open_snapshot, with_keys
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.payloads import payload_type
@@ -56,6 +57,7 @@ def load_stream(
     if idempotency_key is not None:
         check_text("idempotency_key", idempotency_key, MAX_ID_LENGTH)
     connection = connection_of(session)
+    schema = schema_of(connection, schema)
     rows = fetch(
         connection,
         _tail(),
@@ -65,7 +67,7 @@ def load_stream(
             "key": idempotency_key,
             "limit": PAGE_SIZE,
         },
-        schema=schema_of(connection, schema),
+        schema=schema,
     )
     if not rows:
         return LoadedStream()
@@ -78,15 +80,18 @@ def load_stream(
             aggregate_id=stream_id,
             aggregate_type=snapshot_type,
             version=seen,
-            data=payload_type(Any).decode(snapshot_type, data),
+            data=payload_type(Any).decode(
+                snapshot_type, open_snapshot(connection, snapshot_type, data, codec, schema=schema)
+            ),
             created_at=zoned(taken_at),
         )
     has_events = rows[0][EVENT_ID] is not None
+    decoder = with_keys(connection, Decoder(None, codec), rows, schema=schema)
     return LoadedStream(
         version=version,
         last=rows[-1][EVENT_VERSION] if has_events else version,
         snapshot=snapshot,
-        events=envelopes(rows, Decoder(None, codec)) if has_events else [],
+        events=envelopes(rows, decoder) if has_events else [],
         recorded=(min(keyed), max(keyed)) if keyed else None,
     )
 

@@ -13,6 +13,7 @@ from eventstore.operations import verdict
 from eventstore.operations.incoming import incoming, rows_of
 from eventstore.operations.read import envelopes, event_columns
 from eventstore.operations.statements import fetch, parameter
+from eventstore.operations.subject_keys import with_keys
 from eventstore.reading import PAGE_SIZE
 from eventstore.recorded import Decoder
 
@@ -56,12 +57,17 @@ class MissedEvents:
         if is_deleted or is_known:
             return
         if actual != expected:
-            missed = self._decoded(rows) if 0 < actual - expected <= PAGE_SIZE else None
+            missed = None
+            if 0 < actual - expected <= PAGE_SIZE:
+                missed = self._decoded(connection, rows, schema=schema)
             raise ConcurrencyConflict(expected, actual, batch.stream_id, missed)
 
-    def _decoded(self, rows: Sequence[Any]) -> tuple[AnyEnvelope, ...] | None:
+    def _decoded(
+        self, connection: Connection, rows: Sequence[Any], *, schema: str | None
+    ) -> tuple[AnyEnvelope, ...] | None:
+        decoder = with_keys(connection, Decoder(None, self._codec), rows, schema=schema)
         try:
-            return tuple(envelopes(rows, Decoder(None, self._codec)))
+            return tuple(envelopes(rows, decoder))
         except SerializationError:
             return None  # the conflict is what matters; whoever loads the stream will learn of it
 

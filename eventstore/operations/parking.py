@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-from eventstore.models import parked_table, subscriptions_table
+from eventstore.models import events_table, parked_table, subscriptions_table
 from eventstore.operations.checkpoints import storable
 from eventstore.operations.deliveries import partition_of
 from eventstore.operations.statements import parameter, run
@@ -124,6 +124,14 @@ def checkpoint_of_stream(
     rows = run(connection, statement, values, schema=schema_of(connection, schema))
     checkpoint: int = rows.scalar_one()
     return checkpoint
+
+
+def is_parked(session: Session, subscription: str, position: int, *, schema: str | None) -> bool:
+    """Tell whether the event at a position waits in a parked stream."""
+    values = {"subscription": subscription, "position": position}
+    connection = connection_of(session)
+    waiting = run(connection, _waits(), values, schema=schema_of(connection, schema))
+    return bool(waiting.scalar_one())
 
 
 def move_parked(
@@ -227,6 +235,18 @@ def _is_parked() -> ColumnElement[bool]:
         parked_table.c.subscription == parameter("subscription", String),
         parked_table.c.stream_id == parameter("stream_id", String),
     )
+
+
+@cache
+def _waits() -> Select[Any]:
+    event, parked = events_table.c, parked_table.c
+    waiting = select(parked.stream_id).where(
+        parked.subscription == parameter("subscription", String),
+        parked.stream_id == event.stream_id,
+        parked.position <= event.sequence_number,
+        event.sequence_number == parameter("position", BigInteger),
+    )
+    return select(waiting.exists())
 
 
 @cache

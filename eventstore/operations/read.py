@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     cast,
     func,
+    literal,
     select,
     true,
 )
@@ -27,14 +28,16 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from eventstore.errors import StreamDeleted
 from eventstore.models import events_table, streams_table
 from eventstore.operations.fence import read_head, read_mark
-from eventstore.operations.statements import fetch, parameter
+from eventstore.operations.statements import fetch, parameter, run
+from eventstore.operations.subject_keys import with_keys
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
+from eventstore.payloads import TAGS_MARK, tags_of
 from eventstore.reading import EMPTY_PAGE, Page
-from eventstore.recorded import collector_paused, recorded, undecoded_metadata
+from eventstore.recorded import Decoder, collector_paused, recorded, undecoded_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
     from eventstore.events import AnyEnvelope
     from eventstore.operations.fence import Mark
     from eventstore.reading import EventFilter, FeedCursor, StreamCursor
-    from eventstore.recorded import Decoder
 
 
 def read_stream_page(
@@ -56,6 +58,7 @@ def read_stream_page(
 ) -> Page:
     """Return the next events of a stream; raise :class:`StreamDeleted` unless that was allowed."""
     connection = connection_of(session)
+    schema = schema_of(connection, schema)
     rows = fetch(
         connection,
         _stream_page(backward=cursor.backward),
@@ -65,7 +68,7 @@ def read_stream_page(
             "highest": cursor.highest,
             "limit": cursor.limit,
         },
-        schema=schema_of(connection, schema),
+        schema=schema,
     )
     if not rows:
         return EMPTY_PAGE
@@ -74,6 +77,7 @@ def read_stream_page(
         raise StreamDeleted(stream_id, deleted_at)
     if rows[0][EVENT_ID] is None:
         return EMPTY_PAGE  # the stream has no event in the range, but a state
+    decoder = with_keys(connection, decoder, rows, schema=schema)
     return _page(rows, decoder, frozenset(), rows[-1][EVENT_VERSION])
 
 
@@ -98,6 +102,18 @@ def read_newer_mark(session: Session, known: Mark, *, schema: str | None) -> Mar
     return read_mark(connection, schema)
 
 
+def read_current_position(session: Session, *, schema: str | None) -> int:
+    """Return the position up to which a reader has everything that is committed by now.
+
+    The feed may not be readable so far yet: an older transaction may still be open.
+    """
+    connection = connection_of(session)
+    schema = schema_of(connection, schema)
+    mark = read_mark(connection, schema)
+    newest: int = run(connection, _newest(), {}, schema=schema).scalar_one()
+    return max(mark.position, newest)
+
+
 def read_feed_page(
     session: Session,
     cursor: FeedCursor,
@@ -108,6 +124,7 @@ def read_feed_page(
 ) -> Page:
     """Return the next events of the feed that match, none of them behind the cursor's bound."""
     connection = connection_of(session)
+    schema = schema_of(connection, schema)
     values: dict[str, Any] = {
         "after": cursor.position,
         "until": cursor.until,
@@ -119,12 +136,31 @@ def read_feed_page(
         connection,
         _feed_page(tuple(given)),
         values | given,
-        schema=schema_of(connection, schema),
+        schema=schema,
     )
     if not rows:
         return EMPTY_PAGE
     wanted = codec.current_types(filters.event_types) if filters else frozenset()
+    decoder = with_keys(connection, decoder, rows, schema=schema)
     return _page(rows, decoder, wanted, rows[-1][SEQUENCE_NUMBER])
+
+
+def read_recorded(
+    session: Session,
+    positions: Sequence[int],
+    filters: EventFilter,
+    codec: PayloadCodec,
+    *,
+    schema: str | None,
+) -> list[AnyEnvelope]:
+    """Return the events at these positions that match, in their order."""
+    given = filter_values(filters, codec)
+    connection = connection_of(session)
+    schema = schema_of(connection, schema)
+    values = {"positions": positions} | given
+    rows = fetch(connection, _at_positions(tuple(given)), values, schema=schema)
+    decoder = with_keys(connection, Decoder(None, codec), rows, schema=schema)
+    return envelopes(rows, decoder, codec.current_types(filters.event_types))
 
 
 def _page(rows: list[Any], decoder: Decoder, wanted: frozenset[str], last: int) -> Page:
@@ -153,6 +189,7 @@ def envelopes(
                 "sequence_number": sequence_number,
                 "occurred_at": occurred_at.replace(tzinfo=UTC),  # as zoned(), without the call
                 "metadata": undecoded_metadata(event_type, metadata),
+                "tags": tags_of(metadata) if TAGS_MARK in metadata else (),  # hardly ever a call
             }
         )
         for (
@@ -233,6 +270,25 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
         )
         .order_by(position)
         .limit(parameter("limit", BigInteger))
+    )
+
+
+@cache
+def _newest() -> Select[Any]:
+    return select(func.coalesce(func.max(events_table.c.sequence_number), literal(0)))
+
+
+@cache
+def _at_positions(given: tuple[str, ...]) -> Select[Any]:
+    position = events_table.c.sequence_number
+    conditions = filter_conditions()
+    return (
+        select(*event_columns())
+        .where(
+            position == func.any(parameter("positions", ARRAY(BigInteger))),
+            *(conditions[name] for name in given),
+        )
+        .order_by(position)
     )
 
 

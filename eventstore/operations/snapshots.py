@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from eventstore.models import snapshots_table, streams_table
 from eventstore.operations.statements import parameter, run
+from eventstore.operations.subject_keys import open_snapshot, seal_snapshot
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.payloads import payload_type
@@ -20,15 +21,20 @@ from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH, check_text
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from eventstore.codec import PayloadCodec
     from eventstore.snapshots import AnySnapshot
 
 
-def save_snapshot(session: Session, snapshot: AnySnapshot, *, schema: str | None) -> None:
+def save_snapshot(
+    session: Session, snapshot: AnySnapshot, *, codec: PayloadCodec, schema: str | None
+) -> None:
     """Keep ``snapshot`` unless a newer one of the aggregate is there."""
     check_snapshot(snapshot)
     python_type: Any = type(snapshot.data)
     data = payload_type(python_type).encode(snapshot.aggregate_type, snapshot.data)
     connection = connection_of(session)
+    schema = schema_of(connection, schema)
+    data = seal_snapshot(connection, snapshot.aggregate_type, data, codec, schema=schema)
     run(
         connection,
         _save(),
@@ -39,7 +45,7 @@ def save_snapshot(session: Session, snapshot: AnySnapshot, *, schema: str | None
             "data": data.decode(),
             "created_at": snapshot.created_at,
         },
-        schema=schema_of(connection, schema),
+        schema=schema,
     )
 
 
@@ -49,6 +55,7 @@ def get_snapshot(
     aggregate_type: str,
     as_type: Any,
     *,
+    codec: PayloadCodec,
     schema: str | None,
 ) -> AnySnapshot | None:
     """Return the aggregate's snapshot if it can be relied on."""
@@ -56,16 +63,18 @@ def get_snapshot(
     check_text("aggregate_type", aggregate_type, MAX_TYPE_LENGTH)
     connection = connection_of(session)
     values = {"aggregate_id": aggregate_id, "aggregate_type": aggregate_type}
-    rows = run(connection, _usable(), values, schema=schema_of(connection, schema))
+    schema = schema_of(connection, schema)
+    rows = run(connection, _usable(), values, schema=schema)
     row = rows.one_or_none()
     if row is None:
         return None
+    data = open_snapshot(connection, aggregate_type, row.data, codec, schema=schema)
     python_type = Any if as_type is None else as_type
     return Snapshot(
         aggregate_id=aggregate_id,
         aggregate_type=aggregate_type,
         version=row.version,
-        data=payload_type(python_type).decode(aggregate_type, row.data),
+        data=payload_type(python_type).decode(aggregate_type, data),
         created_at=zoned(row.created_at),
     )
 

@@ -33,6 +33,17 @@ def connection_of(session: Session) -> Connection:
     return connection
 
 
+def transaction_of(session: Session) -> Connection:
+    """Return the same for what is done as a whole or not at all; ValueError in AUTOCOMMIT."""
+    connection = connection_of(session)
+    if is_autocommit(connection):
+        raise ValueError(
+            "this is done in a transaction, as a whole or not at all; use a session that is not in "
+            "AUTOCOMMIT"
+        )
+    return connection
+
+
 def schema_of(connection: Connection, schema: str | None) -> str | None:
     """Return the schema that the caller named, or the one the connection's map gives for None."""
     if schema is not None:
@@ -65,6 +76,16 @@ def atomic(connection: Connection) -> Iterator[None]:
     """
     transaction = explicit_transaction if is_autocommit(connection) else _savepoint
     with transaction(connection):
+        yield
+
+
+@contextmanager
+def in_transaction(connection: Connection) -> Iterator[None]:
+    """Run the block in the caller's transaction, or where there is none, in one of its own."""
+    if is_autocommit(connection):
+        with explicit_transaction(connection):
+            yield
+    else:
         yield
 
 

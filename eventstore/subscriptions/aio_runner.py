@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from eventstore.errors import EventStoreError
-from eventstore.operations.read import read_feed_mark
+from eventstore.operations.read import read_current_position
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema
 from eventstore.subscriptions.aio_notifications import (
@@ -151,22 +151,23 @@ class AsyncSubscriptionRunner:
             raise self._errors[0]
 
     async def run_until_current(self, timeout_seconds: float = 60.0) -> None:
-        """Return once everything that could be read at the call has been scanned.
+        """Return once everything that was committed before the call has been scanned.
 
         It starts the runner, if that wasn't done, and stops it then. Events of parked streams
-        count as scanned, those of transactions that are still open aren't awaited.
+        count as scanned. An open transaction that has appended before one of these events holds
+        them back, and is waited for; one that has appended behind all of them isn't.
 
         :raises TimeoutError: it took longer.
         :raises SubscriptionError: a subscription has stopped.
         """
         check_seconds("timeout_seconds", timeout_seconds)
         async with AsyncSession(self._own) as session:
-            mark = await session.run_sync(read_feed_mark, schema=self._schema)
+            target = await session.run_sync(read_current_position, schema=self._schema)
         if self._tasks:
-            await self._wait_for(mark.position, timeout_seconds)
+            await self._wait_for(target, timeout_seconds)
             return
         async with self:
-            await self._wait_for(mark.position, timeout_seconds)
+            await self._wait_for(target, timeout_seconds)
 
     async def _wait_for(self, target: int, timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds

@@ -16,6 +16,8 @@ from eventstore.streams import MAX_ID_LENGTH, check_aware, check_number, check_t
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from sqlalchemy.orm import Session
+
     from eventstore.events import AnyEnvelope
 
 
@@ -138,6 +140,8 @@ class Subscription:
     external: bool = field(default=False, kw_only=True)
     #: Of what the handler makes: a subscription that goes on must have the one it was made with.
     version: int = field(default=1, kw_only=True)
+    #: Called with a session when a runner starts, to refuse or to make what the handler needs.
+    prepare: Callable[[Session], object] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_text("name", self.name, MAX_ID_LENGTH)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from eventstore.models import EventRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 
 def sessions_of(given: Any) -> tuple[Callable[[], Session], Engine]:
@@ -30,6 +31,9 @@ def sessions_of(given: Any) -> tuple[Callable[[], Session], Engine]:
 
 def async_sessions_of(given: Any) -> tuple[Callable[[], AsyncSession], AsyncEngine]:
     """Return the same of an async engine, or of an application's own ``async_sessionmaker``."""
+    # Here, since asyncio is an extra.
+    from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker  # noqa: PLC0415
+
     sessions = (
         async_sessionmaker(given, expire_on_commit=False)
         if isinstance(given, AsyncEngine)
@@ -53,10 +57,21 @@ def separate(engine: Engine) -> Engine:
     connection until a handler has given one back. The new pool connects by the same function and
     has the same event listeners (SQLAlchemy, ``Pool.recreate()``). Whoever asks disposes of it.
     """
+
+    def initialize(*_: object) -> None:
+        # What a dialect must know of its server is asked by its first connection, once: the other
+        # pool would neither ask nor wait. The given engine's own pool does wait.
+        if not hasattr(engine.dialect, "default_isolation_level"):
+            engine.connect().close()
+
+    pool = engine.pool.recreate()
+    event.listen(pool, "connect", initialize, insert=True)
     options = {**engine.get_execution_options(), "isolation_level": "AUTOCOMMIT"}
-    return Engine(engine.pool.recreate(), engine.dialect, engine.url, execution_options=options)
+    return Engine(pool, engine.dialect, engine.url, execution_options=options)
 
 
 def separate_async(engine: AsyncEngine) -> AsyncEngine:
     """Return the same of an async engine."""
+    from sqlalchemy.ext.asyncio import AsyncEngine  # noqa: PLC0415 - an extra
+
     return AsyncEngine(separate(engine.sync_engine))

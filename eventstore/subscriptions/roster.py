@@ -103,6 +103,8 @@ class Roster:
     def create(self, session: Session) -> None:
         """Make the subscriptions that aren't there yet, and say that this process is; commit."""
         for spec in self._subscriptions:
+            if spec.prepare is not None:
+                spec.prepare(session)
             definition = Definition(spec.partitions, spec.version, spec.filter_fingerprint)
             create_subscription(
                 session, spec.name, definition, spec.start_position, schema=self._schema

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from eventstore.errors import EventStoreError
-from eventstore.operations.read import read_feed_mark
+from eventstore.operations.read import read_current_position
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema
 from eventstore.subscriptions.catch_up import (
@@ -164,17 +164,18 @@ class SubscriptionRunner:
             raise self._errors[0]
 
     def run_until_current(self, timeout_seconds: float = 60.0) -> None:
-        """Return once everything that could be read at the call has been scanned.
+        """Return once everything that was committed before the call has been scanned.
 
         It starts the runner, if that wasn't done, and stops it then. Events of parked streams
-        count as scanned, those of transactions that are still open aren't awaited.
+        count as scanned. An open transaction that has appended before one of these events holds
+        them back, and is waited for; one that has appended behind all of them isn't.
 
         :raises TimeoutError: it took longer.
         :raises SubscriptionError: a subscription has stopped.
         """
         check_seconds("timeout_seconds", timeout_seconds)
         with Session(self._own) as session:
-            target = read_feed_mark(session, schema=self._schema).position
+            target = read_current_position(session, schema=self._schema)
         if self._threads:
             self._wait_for(target, timeout_seconds)
             return

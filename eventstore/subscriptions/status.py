@@ -6,11 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from eventstore.errors import SubscriptionError
 from eventstore.operations.checkpoints import has_scanned
+from eventstore.operations.parking import is_parked
 from eventstore.operations.status import PartitionStatus, read_status
 from eventstore.streams import check_number, check_schema
 from eventstore.subscriptions.definition import check_seconds
@@ -47,13 +47,13 @@ def wait_for(
     """Wait until a subscription has scanned the feed up to ``position``: read your own writes.
 
     False if it hasn't within the time, which says nothing of the append: the event is stored, and
-    not yet visible. An event that the subscription filters out, or whose stream is parked, counts
-    as scanned.
+    not yet visible. An event that the subscription filters out counts as scanned; one that waits in
+    a parked stream doesn't.
 
     :raises SubscriptionError: it was called in a handler of the subscription, which would wait
         for itself.
     """
-    pauses = _pauses(subscription, position, timeout_seconds)
+    pauses = pauses_between_looks(subscription, position, timeout_seconds)
     engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     with Session(engine) as session:
         for pause in pauses:
@@ -73,7 +73,9 @@ async def wait_for_async(
     schema: str | None = None,
 ) -> bool:
     """Do the same as :func:`wait_for`, awaiting."""
-    pauses = _pauses(subscription, position, timeout_seconds)
+    from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415 - an extra
+
+    pauses = pauses_between_looks(subscription, position, timeout_seconds)
     engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with AsyncSession(engine) as session:
         for pause in pauses:
@@ -85,10 +87,14 @@ async def wait_for_async(
 
 
 def _has_reached(session: Session, subscription: str, position: int, schema: str | None) -> bool:
-    return has_scanned(session, subscription, position, schema=schema)
+    return has_scanned(session, subscription, position, schema=schema) and not is_parked(
+        session, subscription, position, schema=schema
+    )
 
 
-def _pauses(subscription: str, position: int, timeout_seconds: float) -> Iterator[float | None]:
+def pauses_between_looks(
+    subscription: str, position: int, timeout_seconds: float
+) -> Iterator[float | None]:
     """Check the arguments, and return the pauses between looks; None is after the last one."""
     check_number("position", position)
     check_seconds("timeout_seconds", timeout_seconds)

@@ -313,6 +313,8 @@ class Worker:
             try:
                 for event in stored.decoded(self._codec, filters):
                     yield Hand(event, attempts + 1)
+            except SubscriptionError:
+                raise  # it is of the subscription as a whole, and no event's fault
             except Exception as error:
                 if self._clock() >= self._lease_ends:
                     return handled, LeaseLost()

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from eventstore.appending import AppendResult, StreamAppend, StreamAt
-    from eventstore.events import AnyEnvelope
+    from eventstore.appending import AppendResult, Requirement, StreamAppend
+    from eventstore.boundaries import Query, QueryResult, QueryToken
+    from eventstore.events import AnyEnvelope, EventMetadata
     from eventstore.loading import LoadedStream
     from eventstore.protocols import AsyncEventStore, EventStore
     from eventstore.snapshots import AnySnapshot
@@ -57,7 +58,7 @@ class BlockingEventStore:
     def append(
         self,
         *appends: StreamAppend,
-        require: Sequence[StreamAt] = (),
+        require: Requirement | Sequence[Requirement] = (),
         fetch_missed: bool = False,
     ) -> AppendResult:
         """Append to several streams, all or nothing."""
@@ -99,6 +100,12 @@ class BlockingEventStore:
             )
         )
 
+    def read_by_query(
+        self, query: Query, *, after: QueryToken | None = None, as_type: Any = None
+    ) -> QueryResult:
+        """Return the events that match, and their token."""
+        return self._runner.run(self._store.read_by_query(query, after=after, as_type=as_type))
+
     def _iterate(self, events: AsyncIterator[AnyEnvelope]) -> Iterator[AnyEnvelope]:
         while (event := self._runner.run(_next(events))) is not None:
             yield event
@@ -114,6 +121,10 @@ class BlockingEventStore:
     def restore_stream(self, stream_id: str) -> None:
         """Open the stream again."""
         self._runner.run(self._store.restore_stream(stream_id))
+
+    def forget(self, subject_id: str, *, metadata: EventMetadata | None = None) -> bool:
+        """Destroy the key of a subject."""
+        return self._runner.run(self._store.forget(subject_id, metadata=metadata))
 
     def save_snapshot(self, snapshot: AnySnapshot) -> None:
         """Keep the snapshot."""

@@ -5,6 +5,7 @@
 - ``events``: the domain. Which events a flight has, and what is known of it after them.
 - ``timetable``: the data. From rows of a CSV file to events, in the order of their happening.
 - ``punctuality``: a projection. One table, folded from the feed, and once more from the file.
+- ``board``: a subscription. The same table, kept current by a process that may be killed.
 - ``refunds``: a read model. Its rows commit together with their events.
 - ``tour``: the library. What it answers when writers collide, retry, fail and look back.
 """

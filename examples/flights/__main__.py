@@ -26,6 +26,7 @@ from sqlalchemy.orm import sessionmaker
 from eventstore import EventFilter, event_store
 from eventstore.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from examples.flights import ROOT, data_dir, refunds, timetable, tour
+from examples.flights.board import LiveBoard
 from examples.flights.events import FLIGHT, registry
 
 if TYPE_CHECKING:
@@ -88,7 +89,14 @@ def run(url: URL, days: int, console: Console) -> None:
     rows = timetable.read_rows(days)
     history = timetable.in_order(rows, timetable.read_time_zones())
     console.print(f"{len(rows):,} flights with {len(history):,} events, January 1 to {days}, 2013.")
-    load(history, session_factory, console)
+    with LiveBoard(engine, kill_at=len(history) // 2) as live:
+        load(history, session_factory, console)
+        live.catch_up()
+    if live.killed_at is not None:
+        console.print(
+            "Meanwhile a process kept the live punctuality board. It was killed at position "
+            f"{live.killed_at:,}; another one went on from there."
+        )
     tour.show(
         tour.Guide(session_factory=session_factory, console=console, rows=rows, history=history)
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from eventstore import EventEnvelope
+    from examples.flights.events import FlightEvent
     from examples.flights.timetable import Row
 
 #: The usual definition: an arrival is on time if it is less than 15 minutes late.
@@ -37,6 +38,18 @@ class Punctuality:
     arrived: int = 0
     on_time: int = 0
     delay_minutes: int = 0
+
+    def count(self, event: FlightEvent) -> None:
+        """Count what has happened to a flight of the carrier."""
+        match event:
+            case FlightScheduled():
+                self.flights += 1
+            case FlightCancelled():
+                self.cancelled += 1
+            case FlightDiverted():
+                self.diverted += 1
+            case FlightArrived(delay_minutes=delay):
+                self.count_arrival(delay)
 
     def count_arrival(self, delay_minutes: int) -> None:
         """Count a flight that arrived so late, or so early if negative."""
@@ -65,16 +78,9 @@ def from_feed(feed: Iterable[EventEnvelope[Any]]) -> Table:
     # Only its first event names a flight's carrier. In the feed that event comes first, too.
     carriers: dict[str, str] = {}
     for event in feed:
-        match event.event_data:
-            case FlightScheduled(carrier=carrier):
-                carriers[event.stream_id] = carrier
-                table[carrier].flights += 1
-            case FlightCancelled():
-                table[carriers[event.stream_id]].cancelled += 1
-            case FlightDiverted():
-                table[carriers[event.stream_id]].diverted += 1
-            case FlightArrived(delay_minutes=delay):
-                table[carriers[event.stream_id]].count_arrival(delay)
+        if isinstance(event.event_data, FlightScheduled):
+            carriers[event.stream_id] = event.event_data.carrier
+        table[carriers[event.stream_id]].count(event.event_data)
     return dict(table)
 
 

@@ -23,7 +23,7 @@ from eventstore import (
     StreamAppend,
     event_store,
 )
-from examples.flights import punctuality
+from examples.flights import board, punctuality
 from examples.flights.events import (
     FLIGHT,
     Flight,
@@ -181,6 +181,19 @@ def feed(guide: Guide) -> None:
     guide.console.print("  Each number agrees with the file's own.")
 
 
+def live_board(guide: Guide) -> None:
+    """A live board, whose process was killed.
+
+    The same table, kept current by a subscription while the flights came. Its process was killed
+    in the midst of its work, and another one went on. Each event has counted exactly once, since
+    the board and the place in the feed are committed together.
+    """
+    with guide.session_factory() as session:
+        shown = board.lines(session)
+    check(shown, punctuality.from_rows(guide.rows))
+    guide.console.print(f"  {len(shown)} carriers: each number agrees again.")
+
+
 def as_of(guide: Guide) -> None:
     """A stream, read as of an earlier version.
 
@@ -197,7 +210,7 @@ def as_of(guide: Guide) -> None:
             )
 
 
-STEPS: tuple[Step, ...] = (conflict, retry, snapshot, one_transaction, feed, as_of)
+STEPS: tuple[Step, ...] = (conflict, retry, snapshot, one_transaction, feed, live_board, as_of)
 
 
 def check(counted: punctuality.Table, expected: punctuality.Table) -> None:

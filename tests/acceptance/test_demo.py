@@ -273,6 +273,9 @@ def test_the_demo_runs_and_runs_again(database_url: URL) -> None:
     assert "events 1, rows 1" in first.stdout
     assert "events 0, rows 0" in first.stdout
     assert "Each number agrees" in first.stdout
+    assert "It was killed at position" in " ".join(first.stdout.split())
+    assert "It was killed" not in " ".join(second.stdout.split())
+    assert "14 carriers: each number agrees again" in first.stdout
     assert "earlier run" not in first.stdout
     assert "2,522 of them are there from an earlier run" in second.stdout
     assert second.stdout.partition("A conflict")[2] == first.stdout.partition("A conflict")[2]

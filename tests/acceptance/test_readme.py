@@ -59,7 +59,7 @@ def test_the_readmes_examples_are_the_files() -> None:
     assert indent(dedent(with_asyncio), "    ") in async_file
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "examples/wordbook/README.md"])
 def test_links_lead_to_files(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):

@@ -11,7 +11,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from eventstore import (
+    ANY,
     NO_STREAM,
+    STREAM_EXISTS,
     AggregateType,
     AnyPolicy,
     ConcurrencyConflict,
@@ -24,6 +26,7 @@ from eventstore import (
     Snapshot,
     Snapshots,
     StreamDeleted,
+    StreamNotFound,
     causation,
 )
 from eventstore.testing.fakes import FakeClock, SequentialIds
@@ -300,6 +303,78 @@ class Conflicts:
             bank.repository(DECIDED).execute("1", Deposit(1), commutes=wrong)
 
 
+class ExpectedVersions:
+    """What is decided on the version that somebody has seen."""
+
+    @pytest.mark.parametrize("kind", [OBJECTS, DECIDED])
+    def test_a_command_for_the_version_that_is_there(self, bank: Bank, kind: Any) -> None:
+        accounts, account_id = bank.repository(kind), uuid4()
+        command: Any = Deposit(1) if kind is DECIDED else lambda it: it.deposit(1)
+        for expected in (NO_STREAM, 1, STREAM_EXISTS, ANY, None):
+            accounts.execute(account_id, command, expected_version=expected)
+        assert bank.requests == ["load_stream", "append"] * 5
+        assert payloads(bank, account_id) == [Deposited(1)] * 5
+
+    @pytest.mark.parametrize("kind", [OBJECTS, DECIDED])
+    def test_on_another_version_nothing_is_decided(self, bank: Bank, kind: Any) -> None:
+        accounts, account_id = bank.repository(kind), uuid4()
+        deposit: Any = Deposit(1) if kind is DECIDED else lambda it: it.deposit(1)
+        withdraw: Any = Withdraw(9) if kind is DECIDED else lambda it: it.withdraw(9)
+        accounts.execute(account_id, deposit)
+        accounts.execute(account_id, deposit)
+        with pytest.raises(ConcurrencyConflict) as caught:
+            accounts.execute(account_id, withdraw, expected_version=1)
+        assert (caught.value.expected, caught.value.actual) == (1, 2)
+        assert caught.value.missed is not None
+        assert [missed.event_data for missed in caught.value.missed] == [Deposited(1)]
+        with pytest.raises(ConcurrencyConflict) as caught:
+            accounts.execute(account_id, deposit, expected_version=3)
+        assert caught.value.missed is None
+        assert payloads(bank, account_id) == [Deposited(1)] * 2
+
+    @pytest.mark.parametrize("kind", [OBJECTS, DECIDED])
+    def test_somebody_was_quicker(self, bank: Bank, kind: Any) -> None:
+        accounts, account_id = bank.repository(kind), uuid4()
+        command: Any = Deposit(1) if kind is DECIDED else lambda it: it.deposit(1)
+        accounts.execute(account_id, command)
+        bank.interfere(f"account-{account_id}", event(Deposited(2)))
+        with pytest.raises(ConcurrencyConflict) as caught:
+            accounts.execute(account_id, command, expected_version=1)
+        assert caught.value.actual == 2
+        assert payloads(bank, account_id) == [Deposited(1), Deposited(2)]
+
+    @pytest.mark.parametrize("kind", [OBJECTS, DECIDED])
+    def test_what_commutes_was_not_missed(self, bank: Bank, kind: Any) -> None:
+        accounts, account_id = bank.repository(kind), uuid4()
+        command: Any = Deposit(1) if kind is DECIDED else lambda it: it.deposit(1)
+        accounts.execute(account_id, command)
+        bank.store.append_to_stream(f"account-{account_id}", 1, [event(Renamed("ann"))])
+        bank.interfere(f"account-{account_id}", event(Renamed("bob")))
+        outcome = accounts.execute(account_id, command, expected_version=1, commutes=[Renamed])
+        assert outcome.version == 4
+        with pytest.raises(ConcurrencyConflict):
+            accounts.execute(account_id, command, expected_version=1, commutes=[Renamed])
+
+    def test_a_stream_that_should_exist(self, bank: Bank) -> None:
+        with pytest.raises(StreamNotFound):
+            bank.repository(DECIDED).execute(uuid4(), Deposit(1), expected_version=STREAM_EXISTS)
+
+    def test_a_repeated_command_is_not_late(self, bank: Bank) -> None:
+        accounts, account_id = bank.repository(DECIDED), uuid4()
+        for _ in range(2):
+            outcome = accounts.execute(
+                account_id, Deposit(1), expected_version=NO_STREAM, idempotency_key="k"
+            )
+        assert outcome.already_appended
+        assert payloads(bank, account_id) == [Deposited(1)]
+
+    @pytest.mark.parametrize("wrong", [True, -1, "1"])
+    def test_what_no_version_can_be(self, bank: Bank, wrong: Any) -> None:
+        with pytest.raises((TypeError, ValueError), match="expected_version"):
+            bank.repository(DECIDED).execute("1", Deposit(1), expected_version=wrong)
+        assert bank.requests == []
+
+
 class RepeatedCommands:
     @pytest.mark.parametrize("policy", [None, EveryEvents(1)])
     def test_the_outcome_is_that_of_the_first_time(self, bank: Bank, policy: Any) -> None:
@@ -531,6 +606,12 @@ class UnusableSnapshots:
 
 
 class RepositorySuite(
-    LoadingAndSaving, Executing, Conflicts, RepeatedCommands, TakingSnapshots, UnusableSnapshots
+    LoadingAndSaving,
+    Executing,
+    Conflicts,
+    ExpectedVersions,
+    RepeatedCommands,
+    TakingSnapshots,
+    UnusableSnapshots,
 ):
     """All of it; a subclass gives the fixture ``bank``."""

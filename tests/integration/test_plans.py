@@ -13,11 +13,15 @@ from eventstore import (
     ConcurrencyConflict,
     EventFilter,
     EventMetadata,
+    Query,
+    QueryItem,
+    QueryToken,
     ReadOptions,
     Snapshot,
     SqlAlchemyEventStore,
     StreamAppend,
     StreamAt,
+    no_new,
 )
 from eventstore.grouping import Submission
 from eventstore.operations import append_group, encode_append
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from eventstore import EventEnvelope
 
 KNOWN = new_events(3)
+RARE = Query(QueryItem(types=["Deposited"], tags=["rare:7", "all"]))
+BY_TYPE = Query(QueryItem(types=["no such"]))
 KEY = EventMetadata(idempotency_key="k")
 
 
@@ -52,6 +58,13 @@ def append_as_group(store: SqlAlchemyEventStore, begun: str = "known", version: 
     outcomes = append_group(connection, group, codec=codec_of(None), schema=None)
     assert [outcomes[each] for each in group[:3]] == [3, 2, version + 1]
     assert isinstance(outcomes[group[3]], ConcurrencyConflict)
+
+
+def query_and_append(store: SqlAlchemyEventStore, stream: str) -> None:
+    """Run the statements of the queries of this module."""
+    store.read_by_query(Query(QueryItem(types=["a"], tags=["rare:7", "all"])))
+    store.append(StreamAppend(stream, NO_STREAM, [new_event(tags=["other"])]), require=no_new(RARE))
+    store.append_to_stream(stream, 1, [new_event(tags=["other"])])
 
 
 def deliver(store: SqlAlchemyEventStore, *, until: int | None, partitions: int = 1) -> None:
@@ -96,6 +109,20 @@ OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
         store.read_all_forward(19_990, filters=EventFilter(event_types=["no such"]))
     ),
     "a group": append_as_group,
+    "a tagged append": lambda store: store.append_to_stream(
+        "tagged", ANY, [new_event(tags=["all"])]
+    ),
+    "the events of a rare tag": lambda store: found(store, "rare:7", "all"),
+    "a condition": lambda store: store.append(
+        StreamAppend("tagged", ANY, [new_event(tags=["all"])]),
+        require=no_new(RARE, after=store.read_by_query(RARE).token),
+    ),
+    "a condition on a type": lambda store: store.append(
+        StreamAppend("tagged", ANY, [new_event()]),
+        require=no_new(
+            BY_TYPE, after=QueryToken(BY_TYPE.fingerprint, store.read_by_query(RARE).token.position)
+        ),
+    ),
     "a page of a subscription": lambda store: deliver(store, until=20_000),
     "a page of a partition": lambda store: deliver(store, until=20_000, partitions=4),
     "a page after a hint": lambda store: deliver(store, until=None),
@@ -105,6 +132,10 @@ OPERATIONS: dict[str, Callable[[SqlAlchemyEventStore], object]] = {
 
 
 SUBSCRIPTIONS = ("a page of a subscription", "a page of a partition", "a page after a hint")
+
+
+def found(store: SqlAlchemyEventStore, *tags: str) -> None:
+    assert len(store.read_by_query(Query(QueryItem(types=["Deposited"], tags=tags)))) == 20
 
 
 def with_missed(store: SqlAlchemyEventStore, event: EventEnvelope[Any]) -> None:
@@ -118,20 +149,26 @@ def fill(store: SqlAlchemyEventStore) -> None:
     store.append_to_stream("big", NO_STREAM, new_events(20_000))
     data: dict[str, Any] = {}
     store.save_snapshot(Snapshot(aggregate_id="big", aggregate_type="A", version=19_990, data=data))
+    tagged = [new_event(tags=["all", f"rare:{number % 100}"]) for number in range(2_000)]
+    store.append_to_stream("tagged", NO_STREAM, tagged)
     store.append_to_stream("known", NO_STREAM, KNOWN)
     store.append_to_stream("known", 3, [new_event({"n": 0}, metadata=KEY)])
 
 
 def scans_of_events(session: Session) -> int:
-    """How often this transaction has walked the table."""
-    query = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'events'"
+    """How often this transaction has walked the table, or that of the tags."""
+    query = (
+        "SELECT sum(seq_scan) FROM pg_stat_xact_user_tables "
+        "WHERE relname IN ('events', 'event_tags')"
+    )
     return int(session.execute(text(query)).scalar_one())
 
 
 @pytest.mark.parametrize("is_analyzed", [True, False])
 def test_no_operation_scans_the_events(sessions: sessionmaker[Session], is_analyzed: bool) -> None:
     with sessions.begin() as session:
-        session.execute(text("ALTER TABLE events SET (autovacuum_enabled = off)"))
+        for table in ("events", "event_tags"):
+            session.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
         fill(SqlAlchemyEventStore(session))
         if is_analyzed:
             session.execute(text("ANALYZE"))
@@ -146,7 +183,8 @@ def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
 ) -> None:
     """A driver prepares what it runs often, and PostgreSQL keeps the plan of those days."""
     with sessions() as session:
-        session.execute(text("ALTER TABLE events SET (autovacuum_enabled = off)"))
+        for table in ("events", "event_tags"):
+            session.execute(text(f"ALTER TABLE {table} SET (autovacuum_enabled = off)"))
         # As soon as a statement is prepared, its generic plan is made. (A rollback would make
         # psycopg forget what it has prepared.)
         session.execute(text("SET plan_cache_mode = force_generic_plan"))
@@ -161,6 +199,7 @@ def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
                     store.append_to_stream(f"by-ids-{number}", 1, [event], fetch_missed=True)
             store.load_stream(f"by-key-{number}", "A", idempotency_key="x")
             append_as_group(store, f"by-ids-{number}", 3)
+            query_and_append(store, f"tagged-{number}")
             for name in SUBSCRIPTIONS:
                 OPERATIONS[name](store)
             session.commit()
@@ -175,6 +214,9 @@ def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
             "a conflict with what was missed",
             "a conflict of a key",
             "a group",
+            "a tagged append",
+            "the events of a rare tag",
+            "a condition",
             *SUBSCRIPTIONS,
         ):
             OPERATIONS[name](store)

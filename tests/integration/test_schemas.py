@@ -13,12 +13,15 @@ from eventstore import (
     NO_STREAM,
     ConcurrencyConflict,
     EventMetadata,
+    Query,
+    QueryItem,
     SchemaOutOfDate,
     Snapshot,
     SqlAlchemyEventStore,
     StreamAppend,
     StreamAt,
     migrate,
+    no_new,
 )
 from eventstore.models import EventRecord
 from tests.fixtures.events import new_event, new_events
@@ -59,9 +62,15 @@ def test_every_operation_keeps_to_its_schema(empty: Engine, schema: str) -> None
         assert (loaded.snapshot is None, loaded.version, loaded.recorded) == (False, 2, (1, 2))
         store.delete_stream("t")
         store.restore_stream("t")
+        query = Query(QueryItem(tags=["v:1"]), QueryItem(types=["no such"]))
+        tagged = [new_event(tags=["v:1"])]
+        store.append(StreamAppend("v", NO_STREAM, tagged), require=no_new(query))
+        token = store.read_by_query(query).token
+        narrow = Query(QueryItem(tags=["v:2"]))
+        store.append(StreamAppend("v", 1, []), require=[no_new(query, after=token), no_new(narrow)])
         session.commit()
         assert len(list(store.read_stream("s"))) == 2
-        assert len(list(store.read_all_forward())) == 3
+        assert len(list(store.read_all_forward())) == 4
         assert store.get_snapshot("s", "A") is not None
         assert store.get_stream_info("u") is None
 

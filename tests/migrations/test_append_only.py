@@ -31,6 +31,7 @@ CHANGES = [
     "UPDATE events SET event_type = 'other' WHERE false",
     "DELETE FROM events",
     "TRUNCATE events",
+    "DELETE FROM event_tags",
     "TRUNCATE snapshots, events, streams CASCADE",
     "MERGE INTO events USING (SELECT 1) AS one ON true WHEN MATCHED THEN DELETE",
 ]
@@ -61,7 +62,7 @@ def test_a_change_is_refused(store: Engine, change: str, setting: str | None) ->
     assert error.value.orig is not None
     assert error.value.orig.sqlstate == "23001"
     message = str(error.value.orig)
-    assert re.search(r'(UPDATE|DELETE|TRUNCATE) refused: the events in "we""ird".events', message)
+    assert re.search(r'(UPDATE|DELETE|TRUNCATE) refused: the events in "we""ird".event', message)
     assert "SET LOCAL eventstore.maintenance = 'on'" in message
 
 
@@ -118,6 +119,8 @@ def test_the_roles_of_the_documentation(engine: Engine, new_role: Callable[[str]
             "SELECT * FROM streams FOR UPDATE",
             "SELECT * FROM events",
             SAVE_SNAPSHOT,
+            "INSERT INTO event_tags (tag, sequence_number) VALUES ('t', 1)",
+            "LOCK TABLE streams IN EXCLUSIVE MODE",
             "SELECT last_value, is_called FROM events_sequence_number_seq",
         ):
             connection.execute(text(allowed))
@@ -125,7 +128,7 @@ def test_the_roles_of_the_documentation(engine: Engine, new_role: Callable[[str]
     migrate.check(as_reader, schema="orders")
     with as_reader.begin() as connection:
         connection.execute(text("SET search_path TO orders"))
-        for table in ("events", "streams", "snapshots"):
+        for table in ("events", "event_tags", "streams", "snapshots"):
             assert connection.scalar(text(f"SELECT count(*) FROM {table}")) == 1
         connection.execute(text("SELECT last_value, is_called FROM events_sequence_number_seq"))
 

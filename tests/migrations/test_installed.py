@@ -26,11 +26,14 @@ ROOT = Path(__file__).parents[2]
 HOST_APP = Path(__file__).parent / "host_app"
 TABLES = {
     "events",
+    "event_tags",
     "streams",
     "snapshots",
     "subscriptions",
+    "subject_keys",
     "subscription_workers",
     "parked_streams",
+    "projections",
 }
 #: Those of the first revision, which is all that the host's own one needs.
 FIRST_TABLES = {"events", "streams", "snapshots"}

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 TABLES = {
     "events",
+    "event_tags",
     "streams",
     "snapshots",
     "subscriptions",
+    "subject_keys",
     "subscription_workers",
     "parked_streams",
+    "projections",
     "eventstore_alembic_version",
 }
 ODD_NAMES = [

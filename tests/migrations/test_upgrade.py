@@ -20,11 +20,14 @@ from eventstore.models import HEAD_REVISION
 
 TABLES = {
     "events",
+    "event_tags",
     "streams",
     "snapshots",
     "subscriptions",
+    "subject_keys",
     "subscription_workers",
     "parked_streams",
+    "projections",
 }
 Relations = Callable[[Connection], set[tuple[str, str]]]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any, assert_type
+from typing import Annotated, Any, assert_type
 
 from pydantic import BaseModel
 from sqlalchemy import Engine, create_engine
@@ -29,9 +29,11 @@ from eventstore import (
     AsyncInMemoryEventStore,
     AsyncRepository,
     AsyncSqlAlchemyEventStore,
+    Claims,
     ConcurrencyConflict,
     DecidedAggregate,
     Decider,
+    DecisionModel,
     EventEnvelope,
     EventFilter,
     EventMetadata,
@@ -39,12 +41,17 @@ from eventstore import (
     EventStore,
     EveryEvents,
     EveryInterval,
+    Fold,
     GroupCommitWriter,
     ImportProgress,
     InMemoryEventStore,
     LoadedStream,
     OnEvents,
     Outcome,
+    Query,
+    QueryItem,
+    QueryResult,
+    QueryToken,
     ReadOptions,
     Repository,
     Retries,
@@ -59,8 +66,44 @@ from eventstore import (
     UnknownPayload,
     Upcast,
     applies,
+    async_execute_decision,
     causation,
     caused_by,
+    combine,
+    execute_decision,
+    no_new,
+)
+from eventstore.key_rotation import rotate_master_key
+from eventstore.personal import (
+    AsyncKeyStore,
+    AsyncKeyWrapper,
+    Erased,
+    InMemoryKeyStore,
+    KeyStore,
+    KeyWrapper,
+    MasterKeys,
+    Personal,
+    personal,
+)
+from eventstore.projections import (
+    Projection,
+    ProjectionVersion,
+    async_subscription_of,
+    begin_rebuild,
+    discard_version,
+    fold,
+    handles,
+    live,
+    live_async,
+    make_asynchronous,
+    make_inline,
+    projection_versions,
+    rebuild,
+    rebuild_async,
+    subscription_of,
+    switch_version,
+    wait_for_projection,
+    wait_for_projection_async,
 )
 from eventstore.subscriptions import (
     NOW,
@@ -221,6 +264,41 @@ async def async_group_commit(engine: AsyncEngine, sync_engine: Engine) -> None:
     AsyncGroupCommitWriter(sync_engine)  # type: ignore[arg-type]
 
 
+class LearnerRegistered(BaseModel):
+    learner_id: str
+    email: Annotated[Personal[str], personal(subject="learner_id")]
+    phone: Annotated[Personal[str] | None, personal(subject="learner_id")] = None
+
+
+def personal_data(event: LearnerRegistered) -> None:
+    assert_type(event.email, str | Erased)
+    assert_type(event.phone, str | Erased | None)
+    event.email.lower()  # type: ignore[union-attr]
+    if not isinstance(event.email, Erased):
+        assert_type(event.email, str)
+    LearnerRegistered(learner_id="1", email="ann@example.org")
+    LearnerRegistered(learner_id="1", email=Erased("1"))
+    LearnerRegistered(learner_id="1", email=7)  # type: ignore[arg-type]
+    LearnerRegistered(learner_id="1")  # type: ignore[call-arg]
+
+
+def keys_of_personal_data(kms: AsyncKeyWrapper, vault: AsyncKeyStore, engine: Engine) -> None:
+    keys: KeyWrapper = MasterKeys.from_environment()
+    own: KeyStore = InMemoryKeyStore()
+    registry.use_keys(keys)
+    registry.use_keys(kms, vault)
+    registry.use_keys(keys, own)
+    registry.use_keys(b"")  # type: ignore[arg-type]
+    assert_type(rotate_master_key(engine, keys, schema="orders", on_progress=print), int)
+    assert_type(InMemoryEventStore(registry).forget("1"), bool)
+
+
+async def forgetting(store: AsyncSqlAlchemyEventStore, sync: SqlAlchemyEventStore) -> None:
+    assert_type(sync.forget("1"), bool)
+    assert_type(await store.forget("1", metadata=EventMetadata(user_id="officer")), bool)
+    assert_type(await AsyncInMemoryEventStore(registry).forget("1"), bool)
+
+
 def facts_of_an_error(error: ConcurrencyConflict) -> None:
     assert_type(error.actual, int)
     assert_type(error.stream_id, str)
@@ -280,6 +358,7 @@ def repositories(store: EventStore, sessions: sessionmaker[Session]) -> None:
     outcome = decided.execute("1", Place(order_id="7"), commutes=[OrderPlaced, "order-placed"])
     assert_type(outcome.aggregate.state, int)
     decided.execute("1", Place(order_id="7"), commutes=lambda missed: missed.event_version > 1)
+    decided.execute("1", Place(order_id="7"), expected_version=STREAM_EXISTS)
     Repository(store, counts, retries=Retries(attempts=3), sleep=print)
     assert_type(store.load_stream("s", "cart", idempotency_key="k"), LoadedStream)
 
@@ -292,6 +371,37 @@ async def async_repositories(
     assert_type(await objects.execute("1", lambda cart: cart.place("7")), Outcome[Cart])
     decided = AsyncRepository(lambda: eventstore.async_event_store(sessions, registry), counts)
     assert_type((await decided.load("1")).state, int)
+
+
+def decisions(
+    store: EventStore, sessions: sessionmaker[Session], event: EventEnvelope[Any]
+) -> None:
+    query = Query(QueryItem(types=["order-placed"], tags=["order:1"]), QueryItem(tags=["cart:2"]))
+    result = store.read_by_query(query)
+    assert_type(result, QueryResult)
+    assert_type(result.events, tuple[EventEnvelope[Any], ...])
+    assert_type(QueryToken.parse(str(result.token)), QueryToken)
+    assert_type(store.read_by_query(Query.all(), after=result.token, as_type=bytes), QueryResult)
+    add = StreamAppend("s", ANY, [event])
+    store.append(add, require=no_new(query, after=result.token))
+    store.append(add, require=[StreamAt("t", 0), no_new(query, after=str(result.token))])
+    count: Fold[int] = Fold(0, {"order-placed": lambda count, _: count + 1}, tags=["order:1"])
+    assert_type(count.state_of(result), int)
+    claim = Claims("email", key=b"0" * 16).on("ann@example.org")
+    assert_type(claim.state_of(result), str | None)
+    model = combine(Place, order_id=claim)
+    assert_type(model, DecisionModel[Place])
+    assert_type(execute_decision(store, model, lambda _: [add, add]), AppendResult)
+    execute_decision(lambda: eventstore.event_store(sessions), count, lambda _: add)
+    held: DecisionModel[str | None] = claim
+    execute_decision(store, held, lambda _: add, retries=Retries(attempts=3), sleep=print)
+
+
+async def async_decisions(store: AsyncEventStore, add: StreamAppend) -> None:
+    result = await store.read_by_query(Query.all())
+    await store.append(add, require=no_new(Query.all(), after=result.token))
+    model = Claims("email").on("ann@example.org")
+    assert_type(await async_execute_decision(store, model, lambda _: add), AppendResult)
 
 
 def context(event: EventEnvelope[Any]) -> None:
@@ -320,6 +430,8 @@ def domain_mistakes(store: EventStore, async_store: AsyncEventStore) -> None:
 
 
 def mistakes(store: SqlAlchemyEventStore) -> None:
+    store.append(StreamAppend("s", 0, [envelope]), require=Query.all())  # type: ignore[arg-type]
+    execute_decision(store, Claims("e").on("v"), lambda _: envelope)  # type: ignore[arg-type, return-value]
     store.append_to_stream("s", "0", [envelope])  # type: ignore[arg-type]
     store.append_to_stream("s", 0, envelope)  # type: ignore[arg-type]
     store.append_to_stream("s", 0, [OrderPlaced(order_id="1")])  # type: ignore[list-item]
@@ -352,3 +464,52 @@ def subscriptions(engine: Engine, async_engine: AsyncEngine, session: Session) -
     assert_type(parked_streams(session, "view"), list[ParkedStream])
     assert_type(discard_parked(session, "view", "s"), bool)
     assert_type(subscription_status(session)[0].fence_holder, FenceHolder | None)
+
+
+class Orders(Projection):
+    name = "orders"
+    models = ()
+
+    @handles(OrderPlaced)
+    def _placed(self, event: EventEnvelope[OrderPlaced], session: Session) -> None:
+        assert_type(event.event_data, OrderPlaced)
+
+    @handles(OrderPlaced, replay=False)
+    async def _tell(self, event: EventEnvelope[OrderPlaced], session: AsyncSession) -> None: ...
+
+    @handles("noted", OrderPlaced)
+    def _several(self, event: EventEnvelope[Any], session: Session) -> None: ...
+
+    @handles(OrderPlaced)  # type: ignore[arg-type]
+    def _wrong(self, event: EventEnvelope[str], session: Session) -> None: ...
+
+
+def projections(engine: Engine, session: Session, registry: EventRegistry) -> None:
+    store = SqlAlchemyEventStore(session, registry, projections=[Orders()])
+    with live(Orders(), store, stream_id="s", as_of=7) as view:
+        assert_type(view, Session)
+    spec = subscription_of(Orders(), registry, schema="es", batch_size=10, on_failure=PARK)
+    assert_type(spec, Subscription)
+    SubscriptionRunner(engine, [spec], registry=registry)
+    rebuild(engine, Orders(), registry, timeout_seconds=60)
+    assert_type(begin_rebuild(session, Orders(), registry), bool)
+    switch_version(session, "orders", 2, timeout_seconds=1)
+    assert_type(discard_version(session, "orders", 1), bool)
+    make_inline(session, Orders(), registry)
+    make_asynchronous(session, Orders(), registry, schema="es")
+    assert_type(projection_versions(session, "orders"), list[ProjectionVersion])
+    assert_type(wait_for_projection(engine, "orders", 7, 0.5), bool)
+    with fold(Orders(), store.read_stream("s"), session) as folded:
+        assert_type(folded, Session)
+
+
+async def async_projections(
+    engine: AsyncEngine, session: AsyncSession, registry: EventRegistry
+) -> None:
+    await rebuild_async(engine, Orders(), registry)
+    assert_type(await wait_for_projection_async(engine, "orders", 7, 0.5), bool)
+    await session.run_sync(switch_version, "orders", 2)
+    store = AsyncSqlAlchemyEventStore(session, registry, projections=[Orders()])
+    async with live_async(Orders(), store) as view:
+        assert_type(view, AsyncSession)
+    assert_type(async_subscription_of(Orders(), registry), Subscription)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks import command_line, contenders, payload, protocol, report
+from benchmarks import __main__ as command_line
+from benchmarks import contenders, contents, measure, pgbench, protocol, report
 from benchmarks.contenders import CONTENDERS, with_baselines
 from benchmarks.controller import Unavailable
 from benchmarks.install import Python, choose_python, read_peers
+from benchmarks.measure import Clock, interleave
 from benchmarks.protocol import Sample
-from benchmarks.rounds import interleave
-from benchmarks.workloads import WORKLOADS, Metric
+from benchmarks.workloads import WORKLOADS, Metric, Sizes
 
 
 def sample(events: int, *, seconds: float = 1.0, latency: float = 0.001) -> Sample:
@@ -31,6 +33,12 @@ def test_a_latency_that_is_twice_the_baselines_is_half_as_good() -> None:
     assert report.ratio(ours, raw, Metric.LATENCY) == pytest.approx(0.5)
 
 
+def test_a_tail_is_that_of_the_slowest_hundredth() -> None:
+    steady = Sample(events=200, seconds=1, latencies=[0.002] * 200)
+    uneven = Sample(events=200, seconds=1, latencies=[0.001] * 190 + [0.008] * 10)
+    assert report.ratio([uneven], [steady], Metric.TAIL) == pytest.approx(0.25)
+
+
 def test_p99_of_few_calls_is_not_told() -> None:
     assert report.p99([0.001] * 99) is None
     assert report.p99([0.001] * 98 + [0.5] * 2) == pytest.approx(500)
@@ -43,16 +51,40 @@ def row(contender: str, ratio: float) -> report.Row:
     return report.summarise(WORKLOADS["W1"], CONTENDERS[contender], samples)
 
 
+def grown(events: int, ratio: float) -> report.Growth:
+    own, empty = [sample(round(1000 * ratio))], [sample(1000)]
+    return report.grown(WORKLOADS["W1"], CONTENDERS["ours"], events, own, empty)
+
+
+def a_report(rows: list[report.Row], growth: list[report.Growth]) -> report.Report:
+    # Of what is compared, the machine is no part.
+    return report.Report.model_construct(rows=rows, growth=growth)
+
+
 def test_a_fall_beyond_the_noise_is_told_and_what_is_new_or_better_is_not() -> None:
-    earlier = [row("ours", 0.8), row("ours-transaction", 0.8), row("ours-held", 0.5)]
-    now = [
-        row("ours", 0.6),
-        row("ours-transaction", 0.7),
-        row("ours-held", 0.9),
-        row("message-db", 0.1),
+    earlier = a_report(
+        [row("ours", 0.8), row("ours-transaction", 0.8), row("ours-held", 0.5)],
+        [grown(100_000, 1.0), grown(1_000_000, 1.0)],
+    )
+    now = a_report(
+        [
+            row("ours", 0.6),
+            row("ours-transaction", 0.7),
+            row("ours-held", 0.9),
+            row("message-db", 0.1),
+        ],
+        [grown(100_000, 0.9), grown(1_000_000, 0.5)],
+    )
+    assert list(map(str, report.what_got_worse(now, earlier))) == [
+        "W1 ours: 0.80 -> 0.60 (-25%)",
+        "W1 at 1,000,000 ours: 1.00 -> 0.50 (-50%)",
     ]
-    (fall,) = report.what_got_worse(now, earlier)
-    assert str(fall) == "W1 ours: 0.80 -> 0.60 of raw (-25%)"
+
+
+def test_who_has_no_baseline_of_its_own_mode_stands_beside_raw() -> None:
+    samples = {"raw": [sample(1000)], "ours-async": [sample(500)]}
+    result = report.summarise(WORKLOADS["S2"], CONTENDERS["ours-async"], samples)
+    assert (result.ratio, result.ratio_to_raw) == (0.5, 0.5)
 
 
 def test_who_fails_in_a_round_is_out_and_the_others_go_on() -> None:
@@ -75,6 +107,45 @@ def test_who_fails_in_a_round_is_out_and_the_others_go_on() -> None:
     assert taken.skipped == {"fails": "gone"}
 
 
+def test_when_the_time_is_over_no_round_begins_but_the_least() -> None:
+    turns = {"steady": lambda: sample(1)}
+    over = time.monotonic() - 1
+    assert len(interleave(turns, 10, least=3, deadline=over).samples["steady"]) == 3
+    assert len(interleave(turns, 2, least=3, deadline=over).samples["steady"]) == 2
+    assert len(interleave(turns, 10, least=3).samples["steady"]) == 10
+
+
+def test_time_that_a_task_leaves_over_is_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(measure.time, "monotonic", lambda: now)
+    clock = Clock(minutes=1, tasks=3)
+    assert clock.next_deadline() == pytest.approx(1020)
+    now = 1010.0
+    assert clock.next_deadline() == pytest.approx(1035)
+    now = 2000.0
+    assert clock.next_deadline() == pytest.approx(2000)
+
+
+def test_peers_do_a_part_of_the_long_workloads_and_the_least_that_makes_sense() -> None:
+    whole = Sizes(feed_events=500_000, bulk_events=100_000)
+    assert CONTENDERS["ours"].sizes(whole) == whole
+    part = Sizes(feed_events=100_000, bulk_events=20_000)
+    assert CONTENDERS["emmett"].sizes(whole) == part
+    least = Sizes(feed_events=contents.MIN_EVENTS, bulk_events=contents.BULK)
+    assert CONTENDERS["emmett"].sizes(Sizes(feed_events=30_000, bulk_events=3_000)) == least
+
+
+def test_pgbench_reads_and_writes_what_the_others_do_and_leaves_out_the_rest() -> None:
+    script, events = pgbench.script_of(protocol.Run(operation="append", events=10))
+    assert "generate_series(1, 10)" in script
+    assert events == 10
+    script, events = pgbench.script_of(protocol.Run(operation="read_short_stream"))
+    assert script.startswith("\\set number random(0, 999)\n")
+    assert events == contents.SHORT_STREAM_EVENTS
+    with pytest.raises(Unavailable, match="no script for decide"):
+        pgbench.script_of(protocol.Run(operation="decide"))
+
+
 @pytest.mark.parametrize(
     "message",
     [
@@ -88,7 +159,7 @@ def test_a_message_comes_through_as_it_was(message: protocol.Request | protocol.
 
 
 def test_every_event_has_correlation_and_causation_ids_of_its_own() -> None:
-    many = [payload.new_metadata() for _ in range(1_000)]
+    many = [contents.new_metadata() for _ in range(1_000)]
     for key in ("correlation_id", "causation_id"):
         assert len({metadata[key] for metadata in many}) == 1_000
 
@@ -114,7 +185,28 @@ def test_a_peer_that_needs_a_newer_python_than_there_is_is_unavailable() -> None
         choose_python(read_peers()["logicblocks-event-store"], [old])
 
 
-def test_the_help_can_be_read() -> None:
-    defaults = {"rounds": 1, "seconds": 1.0, "feed_events": 1, "bulk_events": 1}
-    help_text = command_line.make_parser("benchmarks.quick", None, **defaults).format_help()
-    assert "fell by more than 15 % since that JSON" in " ".join(help_text.split())
+def test_the_help_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("quick", "full"):
+        with pytest.raises(SystemExit):
+            command_line.make_parser().parse_args([command, "--help"])
+        help_text = " ".join(capsys.readouterr().out.split())
+        assert "fell by more than 15 % since that JSON" in help_text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("quick --rounds 0", "--rounds must be at least 1"),
+        ("quick --feed-events 19999", "--feed-events must be at least 20000"),
+        ("quick --bulk-events 1500", "--bulk-events must be a multiple of 1000"),
+        ("full --only W1 W9", "not W9"),
+        ("full --growth 20000", "--growth begins above 20000 events"),
+    ],
+)
+def test_what_would_fail_in_the_middle_is_refused_at_the_start(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = command_line.make_parser()
+    with pytest.raises(SystemExit):
+        command_line.check_arguments(parser, parser.parse_args(arguments.split()))
+    assert message in capsys.readouterr().err

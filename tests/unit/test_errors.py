@@ -11,16 +11,20 @@ import pytest
 import eventstore
 from eventstore import errors
 from eventstore.errors import (
+    AppendConditionFailed,
+    ClaimRefused,
     ConcurrencyConflict,
     ConnectionUnusable,
     DuplicateEvent,
     EventStoreError,
     FeedUnavailable,
     IdempotencyMismatch,
+    MasterKeyError,
     SchemaOutOfDate,
     SerializationError,
     StreamDeleted,
     StreamNotFound,
+    SubjectErased,
     SubscriptionError,
     TransactionConflict,
     UnknownEventType,
@@ -40,6 +44,13 @@ EXAMPLES: list[tuple[EventStoreError, dict[str, object], list[str]]] = [
         {"expected": STREAM_EXISTS, "actual": 0, "stream_id": "", "missed": None},
         ["STREAM_EXISTS"],
     ),
+    (AppendConditionFailed(7), {"position": 7}, ["position 7", "decide again"]),
+    (
+        ClaimRefused("email", "user-7"),
+        {"scope": "email", "holder": "user-7"},
+        ["'email'", "'user-7'", "take another"],
+    ),
+    (ClaimRefused("email", None), {"scope": "email", "holder": None}, ["'email'", "nobody"]),
     (StreamNotFound("s-1"), {"stream_id": "s-1"}, ["'s-1'", "NO_STREAM or ANY"]),
     (
         StreamDeleted("s-1", datetime(2024, 2, 29, tzinfo=UTC)),
@@ -90,11 +101,17 @@ EXAMPLES: list[tuple[EventStoreError, dict[str, object], list[str]]] = [
         ["'totals'", "start it again"],
     ),
     (
-        SchemaOutOfDate(None, "es0002"),
-        {"current": None, "head": "es0002"},
-        ["unknown or none", "es0002", "alembic upgrade head"],
+        MasterKeyError("it is missing"),
+        {"reason": "it is missing"},
+        ["it is missing", "give the current key first"],
     ),
-    (SchemaOutOfDate("es0001", "es0002"), {"current": "es0001", "head": "es0002"}, ["es0001"]),
+    (SubjectErased("learner-1"), {"subject_id": "learner-1"}, ["'learner-1'", "a new subject id"]),
+    (
+        SchemaOutOfDate(None, "es0004"),
+        {"current": None, "head": "es0004"},
+        ["unknown or none", "es0004", "alembic upgrade head"],
+    ),
+    (SchemaOutOfDate("es0001", "es0004"), {"current": "es0001", "head": "es0004"}, ["es0001"]),
 ]
 
 each_example = pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from eventstore import (
+    ANY,
     AggregateType,
     AppendedStream,
     AppendResult,
@@ -33,7 +34,7 @@ DROPPED = LoadedStream(version=3, last=3, events=[DEPOSITED])
 def executing(kind: AggregateType[Any, Any], command: Any) -> Steps[Any]:
     envelopes = Envelopes(FakeClock(), SequentialIds())
     executor = Executor[Any, Any](kind, envelopes, Retries(), None)
-    return executor.execute("1", command, lambda _: False, None)
+    return executor.execute("1", command, ANY, lambda _: False, None)
 
 
 def expected_version(request: object) -> object:

@@ -41,8 +41,10 @@ from eventstore.testing.conformance.arguments import Arguments
 from eventstore.testing.conformance.deleting import Deleting
 from eventstore.testing.conformance.evolving import EvolvingTypes, first_deployment
 from eventstore.testing.conformance.feed import FeedReading
+from eventstore.testing.conformance.forgetting import Forgetting
 from eventstore.testing.conformance.loading import Loading, Missed
 from eventstore.testing.conformance.payloads import Metadata, PlainPayloads, TypedPayloads
+from eventstore.testing.conformance.querying import AppendConditions, Querying, Tags
 from eventstore.testing.conformance.reading import StreamReading
 from eventstore.testing.conformance.retries import RetriesById, RetriesByKey
 from eventstore.testing.conformance.several_streams import SeveralStreams
@@ -68,8 +70,12 @@ class _Suite(
     StreamReading,
     FeedReading,
     Snapshots,
+    Forgetting,
     Loading,
     Missed,
+    Tags,
+    Querying,
+    AppendConditions,
     PlainPayloads,
     TypedPayloads,
     EvolvingTypes,

@@ -8,8 +8,15 @@ from uuid import uuid4
 import pytest
 from pydantic import BaseModel
 
+from eventstore.appending import StreamAppend
+from eventstore.boundaries import Query, QueryItem, no_new
 from eventstore.codec import UnknownPayload
-from eventstore.errors import SerializationError, UnknownEventType, UpcastingError
+from eventstore.errors import (
+    AppendConditionFailed,
+    SerializationError,
+    UnknownEventType,
+    UpcastingError,
+)
 from eventstore.events import EventEnvelope, EventMetadata
 from eventstore.reading import EventFilter, ReadOptions
 from eventstore.registry import EventRegistry
@@ -18,7 +25,7 @@ from eventstore.testing.conformance.accounts import new_stream, noted
 from eventstore.upcasting import Upcast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from eventstore.events import AnyEnvelope
     from eventstore.protocols import EventStore
@@ -90,7 +97,7 @@ def _old(event_type: str, **data: Any) -> AnyEnvelope:
     return noted(event_type=event_type, event_data=data)
 
 
-def _payloads(events: Iterator[AnyEnvelope]) -> list[Any]:
+def _payloads(events: Iterable[AnyEnvelope]) -> list[Any]:
     return [event.event_data for event in events]
 
 
@@ -191,6 +198,37 @@ class EvolvingTypes:
         own = EventFilter(stream_prefix=stream)
         feed = store.read_all_forward(first - 1, filters=own, page_size=page_size)
         assert _payloads(feed) == expected
+
+    def test_a_query_by_todays_name(self, deployed: tuple[EventStore, EventRegistry]) -> None:
+        (store, registry), stream, tags = deployed, new_stream(), [f"account:{uuid4()}"]
+        old = [
+            _old("MoneyTransferred", cents=7),
+            _old("opened-with-limit", owner="ann", limit=5),
+            _old("looked-at"),
+            noted(),
+        ]
+        store.append(
+            *(
+                StreamAppend(f"{stream}-{n}", ANY, [event.model_copy(update={"tags": tags})])
+                for n, event in enumerate(old)
+            )
+        )
+        _deploy(registry, _todays())
+
+        def found(*event_types: str) -> list[Any]:
+            return _payloads(store.read_by_query(Query(QueryItem(types=event_types, tags=tags))))
+
+        assert found("transferred") == [Transferred(amount=7, currency="EUR")]
+        assert found("MoneyTransferred") == found("transferred")
+        assert found("limit-set") == [LimitSet(limit=5)]
+        assert found("opened", "noted") == [Opened(owner="ann"), {"text": ""}]
+        assert len(found()) == 4
+        # What was stored under the old name is no news to who has read it by the new one.
+        query = Query(QueryItem(types=["limit-set"], tags=tags))
+        append = StreamAppend(stream, NO_STREAM, [noted()])
+        with pytest.raises(AppendConditionFailed):
+            store.append(append, require=no_new(query))
+        store.append(append, require=no_new(query, after=store.read_by_query(query).token))
 
     def test_a_filter_by_todays_name(self, deployed: tuple[EventStore, EventRegistry]) -> None:
         (store, registry), stream = deployed, new_stream()

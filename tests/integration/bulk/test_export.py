@@ -50,7 +50,9 @@ def without_places(events: list[EventEnvelope[Any]]) -> list[EventEnvelope[Any]]
 def test_an_export_is_imported_as_it_was(engine: Engine) -> None:
     with event_store(sessionmaker(engine)) as store:
         store.append_to_stream(
-            "it's 100%", ANY, [new_event(AWKWARD, metadata=EventMetadata(note=AWKWARD))]
+            "it's 100%",
+            ANY,
+            [new_event(AWKWARD, metadata=EventMetadata(note=AWKWARD), tags=["it's:1", "\\ü:2"])],
         )
         store.append_to_stream("other", ANY, new_events(3))
         store.append_to_stream("it's 100%", ANY, new_events(2))

@@ -329,11 +329,34 @@ def test_what_we_cannot_name_stays_sqlalchemys_error_without_payload(engine: Eng
 
 def test_large_events_make_small_batches(engine: Engine) -> None:
     told: list[int] = []
-    events = [new_event({"text": "x" * 3_000_000}, stream_id="s") for _ in range(5)]
+    events = [new_event({"text": "x" * 3_000_000}, stream_id="s") for _ in range(21)]
 
     import_events(engine, events, on_progress=lambda progress: told.append(progress.imported))
 
-    assert told == [2, 4, 5]
+    assert told == [16, 18, 20, 21]  # how large they are is learned from the first
+
+
+def test_what_is_recorded_already_tells_the_size_of_batches_too(engine: Engine) -> None:
+    told: list[int] = []
+    events = in_turns(300, "s")
+    import_events(engine, events)
+
+    import_events(
+        engine, events, on_progress=lambda progress: told.append(progress.already_imported)
+    )
+
+    assert told == [16, 300]
+
+
+def test_nobody_waits_for_a_slow_source(engine: Engine) -> None:
+    def source() -> Iterator[AnyEnvelope]:
+        for number, envelope in enumerate(in_turns(7, "s")):
+            # The feed is not held, nor is the stream's row.
+            assert len(feed(engine)) == number // 3 * 3 + number
+            append(engine, "s", new_event())
+            yield envelope
+
+    assert import_events(engine, source(), batch_size=3).imported == 7
 
 
 def test_memory_does_not_grow_with_the_source(engine: Engine) -> None:

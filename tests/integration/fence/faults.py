@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -10,23 +9,20 @@ from unittest.mock import patch
 
 from sqlalchemy import ColumnElement, Select, func, select, true
 
-from eventstore.operations import fence
+from eventstore.operations import append_statement, fence, tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-# `eventstore.operations.append` is also the name of a function.
-_append: Final = importlib.import_module("eventstore.operations.append")
-
 
 @contextmanager
 def writers_without_lock() -> Iterator[None]:
     """Writers draw their numbers without a lock."""
-    statements = _append._append_statement, _append._recording_statement
+    statements = append_statement.append_statement, append_statement.recording_statement
     for statement in statements:
         statement.cache_clear()
-    with patch.object(_append, "lock_of_writer", _no_lock):
+    with patch.object(tags, "lock_of_writer", _no_lock):
         yield
     for statement in statements:
         statement.cache_clear()

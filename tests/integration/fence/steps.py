@@ -14,7 +14,7 @@ from uuid import uuid4
 from sqlalchemy import BigInteger, select, text
 from sqlalchemy.dialects.postgresql import OID
 
-from eventstore.operations import fence
+from eventstore.operations import append_statement, fence
 from eventstore.operations.statements import parameter, run
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement, Connection
 
-_append: Final = importlib.import_module("eventstore.operations.append")
+
 _read: Final = importlib.import_module("eventstore.operations.read")
 
 
@@ -39,7 +39,7 @@ READ_STATE: Final = select(
 with patch.object(fence, "_sequence_state", _given_state):
     TAKE_LOCK: Final = select(fence.lock_of_writer(for_statement=False))
     FIND_MARK: Final = fence._mark_statement.__wrapped__()
-LOCK_STREAM: Final = _append._lock_streams()
+LOCK_STREAM: Final = append_statement.lock_streams()
 READ_PAGE: Final = _read._feed_page(())
 INSERT: Final = text(
     "INSERT INTO events (event_id, stream_id, aggregate_id, aggregate_type, event_type,"

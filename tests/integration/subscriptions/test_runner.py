@@ -86,7 +86,8 @@ def test_the_checkpoint_follows_what_was_scanned_but_never_beyond_the_fence(db: 
     with Session(db) as held:
         SqlAlchemyEventStore(held).append_to_stream("h", ANY, [new_event(event_type="Rare")])
         append(db, "a", 5)
-        run(db, rare)
+        with pytest.raises(TimeoutError):
+            SubscriptionRunner(db, [rare]).run_until_current(0.1)
         assert checkpoint(db) == 50
         held.commit()
     run(db, rare)
@@ -102,7 +103,8 @@ def test_what_was_behind_the_fence_comes_without_another_append(db: Engine) -> N
     ):
         SqlAlchemyEventStore(held).append_to_stream("h", ANY, [new_event()])
         append(db)
-        runner.run_until_current()
+        with pytest.raises(TimeoutError):
+            runner.run_until_current(0.1)
         assert not come.is_set()
         held.commit()
         assert come.wait(60)
