@@ -272,6 +272,8 @@ class Worker:
                 return Failed(attempts - 1)
             if not (yield from self._mark(event, attempts)):
                 return (yield from self._refused())
+        elif self.is_unsaved and (moved := (yield from self._look_for_releases())):
+            return moved
         if self.subscription.external:
             yield Commit()  # no transaction is open while the handler is at work
         elif marked:
@@ -285,10 +287,22 @@ class Worker:
             stopped = (yield from self._complete(events, through, attempts)) or stopped
         return self._lost() if isinstance(stopped, LeaseLost) else stopped
 
+    def _look_for_releases(self) -> Generator[Step, Any, Happening | None]:
+        """Return what comes before the page, if the checkpoint's row isn't as it was.
+
+        What was scanned in vain may be of a stream that was let go since, up to the checkpoint
+        alone: its events up to here have to come before those of the page. The page was read
+        before this look; so it leaves out what is let go from now on, until it is to be saved.
+        """
+        at = yield from self._look()
+        return None if at == self._at else self._moved(at)
+
     def _mark(self, event: StoredEvent, attempts: int) -> Generator[Step, Any, bool]:
-        lease, position = self._owned(), event.position
+        lease, before, position = self._owned(), self._at, event.position
         is_marked = yield Ask(
-            lambda session: mark_attempt(session, lease, position, attempts, schema=self._schema)
+            lambda session: mark_attempt(
+                session, lease, before, position, attempts, schema=self._schema
+            )
         )
         if is_marked:
             yield Commit()
@@ -375,8 +389,17 @@ class Worker:
 
     def _refused(self) -> Steps:
         """Find out why the checkpoint could not be moved."""
+        return self._moved((yield from self._look()))
+
+    def _look(self) -> Generator[Step, Any, Checkpoint | None]:
         lease = self._owned()
-        at = yield Ask(lambda session: load_owned(session, lease, schema=self._schema))
+        at: Checkpoint | None = yield Ask(
+            lambda session: load_owned(session, lease, schema=self._schema)
+        )
+        return at
+
+    def _moved(self, at: Checkpoint | None) -> Stale | LeaseLost:
+        """Go on where the checkpoint is by now."""
         if at is None:
             return self._lost()
         self._move_to(at)
