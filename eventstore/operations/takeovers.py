@@ -39,11 +39,15 @@ def has_handled(session: Session, subscription: str, position: int, *, schema: s
     return bool(handled.scalar_one())
 
 
-def take_over(session: Session, subscription: str, position: int, *, schema: str | None) -> None:
-    """Move all checkpoints to a position, and the leases out of their owners' hands."""
+def take_over(session: Session, subscription: str, position: int, *, schema: str | None) -> bool:
+    """Move all checkpoints to a position, and the leases out of their owners' hands.
+
+    False if the subscription was never run, or was reset.
+    """
     values = {"subscription": subscription, "position": position}
     connection = connection_of(session)
-    run(connection, _take_over(), values, schema=schema_of(connection, schema))
+    moved = run(connection, _take_over(), values, schema=schema_of(connection, schema))
+    return moved.rowcount > 0
 
 
 @cache

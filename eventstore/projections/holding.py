@@ -17,6 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from eventstore.errors import SubscriptionError, TransactionConflict
 from eventstore.operations.conflicts import sqlstate_of
 from eventstore.operations.parking import list_parked
+from eventstore.operations.projections import set_inline
+from eventstore.operations.read import read_feed_mark
+from eventstore.operations.takeovers import take_over
 from eventstore.operations.transactions import transaction_of
 from eventstore.operations.waiting import pause, short_lock_waits
 from eventstore.projections.definition import subscription_name
@@ -76,3 +79,32 @@ def refuse_parked(session: Session, version: ProjectionVersion, schema: str | No
             f"{len(parked)} of its streams are parked, so that its tables lack events; replay or "
             "discard them first",
         )
+
+
+def settled_head(session: Session, schema: str | None) -> int:
+    """Return the newest position, at a moment at which nobody is appending.
+
+    While the version that appends keep is held, its tables show all that is up to there, and
+    nothing else: what was committed behind an open transaction can't be read by a subscription yet.
+    """
+    mark = read_feed_mark(session, schema=schema)
+    if mark.position < mark.head:
+        raise NotYet("other transactions are appending")
+    return mark.head
+
+
+def change_keeper(
+    session: Session,
+    version: ProjectionVersion,
+    position: int,
+    *,
+    is_inline: bool,
+    schema: str | None,
+) -> None:
+    """Give a version, which shows what is up to a position, to the appends or to a subscription."""
+    subscription = subscription_name(version.name, version.version)
+    if not take_over(session, subscription, position, schema=schema):
+        raise SubscriptionError(
+            subscription, "its checkpoints were reset; call make_asynchronous(), which makes them"
+        )
+    set_inline(session, version.name, version.version, is_inline=is_inline, schema=schema)

@@ -148,6 +148,8 @@ class InlineProjections:
                 "there are events that it hasn't seen; keep it by a subscription until it is "
                 "current, then call eventstore.projections.make_inline()",
             )
+        # Nobody runs it; it says where to go on when another version becomes the live one.
+        projector.create_subscription(session, 0)
 
     def _has_missed(self, session: Session, projector: Projector) -> bool:
         mark = read_feed_mark(session, schema=self._schema)

@@ -5,23 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from eventstore.errors import SubscriptionError
-from eventstore.operations.checkpoints import (
-    Definition,
-    create_subscription,
-    load_checkpoints,
-)
+from eventstore.operations.checkpoints import load_checkpoints
 from eventstore.operations.deliveries import Slice, read_slice
 from eventstore.operations.projection_tables import AT_HOME
-from eventstore.operations.projections import Hold, ProjectionVersion, load_version, set_inline
-from eventstore.operations.read import read_feed_mark
-from eventstore.operations.takeovers import take_over
+from eventstore.operations.projections import Hold, ProjectionVersion, load_version
 from eventstore.operations.transactions import connection_of
 from eventstore.projections.definition import check_projection
-from eventstore.projections.holding import NotYet, refuse_parked, retried
+from eventstore.projections.holding import change_keeper, refuse_parked, retried, settled_head
 from eventstore.projections.projector import (
     Entered,
     Projector,
-    async_subscription_of,
     project,
 )
 from eventstore.reading import PAGE_SIZE
@@ -62,10 +55,10 @@ def make_inline(
         live = _held_live(session, projector)
         if not live.is_inline:
             refuse_parked(session, live, schema)
-            head = _settled_head(session, schema)
+            head = settled_head(session, schema)
             _drain(session, projector, live, head)
-            take_over(session, projector.subscription, head, schema=schema)
-            set_inline(session, live.name, live.version, is_inline=True, schema=schema)
+            projector.create_subscription(session, head)
+            change_keeper(session, live, head, is_inline=True, schema=schema)
 
     retried(session, make, timeout_seconds)
 
@@ -84,16 +77,13 @@ def make_asynchronous(
     """
     check_projection(projection, awaits=True)
     projector = Projector(projection, codec_of(registry), check_schema(schema))
-    spec = async_subscription_of(projection, registry, schema=schema)
 
     def make() -> None:
         live = _held_live(session, projector)
         if live.is_inline:
-            head = _settled_head(session, schema)
-            definition = Definition(spec.partitions, spec.version, spec.filter_fingerprint)
-            create_subscription(session, spec.name, definition, head, schema=schema)
-            take_over(session, projector.subscription, head, schema=schema)
-            set_inline(session, live.name, live.version, is_inline=False, schema=schema)
+            head = settled_head(session, schema)
+            projector.create_subscription(session, head)
+            change_keeper(session, live, head, is_inline=False, schema=schema)
 
     retried(session, make, timeout_seconds)
 
@@ -106,14 +96,6 @@ def _held_live(session: Session, projector: Projector) -> ProjectionVersion:
     if held is None or not held.is_live:
         raise SubscriptionError(projector.subscription, "it is not the live version; switch first")
     return held
-
-
-def _settled_head(session: Session, schema: str | None) -> int:
-    """Return the newest position, at a moment at which nobody is appending."""
-    mark = read_feed_mark(session, schema=schema)
-    if mark.position < mark.head:
-        raise NotYet("other transactions are appending")
-    return mark.head
 
 
 def _drain(session: Session, projector: Projector, version: ProjectionVersion, until: int) -> None:

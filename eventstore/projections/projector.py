@@ -27,6 +27,7 @@ from eventstore.projections.definition import check_projection, subscription_nam
 from eventstore.reading import PAGE_SIZE
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema
+from eventstore.subscriptions.creation import create
 from eventstore.subscriptions.definition import PARK, OnFailure, RetryPolicy, Subscription
 
 if TYPE_CHECKING:
@@ -227,6 +228,15 @@ class Projector:
             live_from=head if is_live else None,
             live_until=None,
         )
+
+    def create_subscription(self, session: Session, start: int) -> None:
+        """Make the rows of the subscription that keeps this version, or may do so one day.
+
+        :raises SubscriptionError: they were made with other partitions.
+        """
+        name, partitions = self.subscription, self.projection.partitions
+        spec = Subscription(name, self.handle, filters=self.filters, partitions=partitions)
+        create(session, spec, start, schema=self.schema)
 
     def _load(self, session: Session) -> ProjectionVersion | None:
         name, number = self.projection.name, self.projection.version

@@ -35,8 +35,10 @@ from eventstore.projections.holding import (
     LOCK_SECONDS,
     PAUSE_SECONDS,
     NotYet,
+    change_keeper,
     refuse_parked,
     retried,
+    settled_head,
 )
 from eventstore.projections.projector import Projector
 from eventstore.registry import codec_of
@@ -104,7 +106,8 @@ def switch_version(
 
     It waits until the version has handled all that the live one has, and no longer than the
     timeout. The version that was live is kept aside, for as long as somebody runs it: switch back
-    to it in the same way. The caller commits; until then, readers of the tables wait.
+    to it in the same way. If appends kept it, a subscription does from then on, and none may be
+    open at that moment. The caller commits; until then, readers of the tables wait.
 
     :raises SubscriptionError: there is no such version, or streams of it are parked.
     :raises TimeoutError: the version has not come so far, or the tables were in use all the time;
@@ -119,11 +122,12 @@ def switch_version(
         if target.is_live:
             return
         # As long as it may take, nobody is held up.
-        if not _has_come_to(session, target, _position_of(session, live, schema), schema):
+        position = _position_of(session, live, schema, is_held=False)
+        if not _has_come_to(session, target, position, schema):
             raise NotYet(f"version {version} is still behind version {live.version}")
         # From here on the live version stands still, and the other one comes to where it stands.
         _hold(session, live, schema)
-        position = _position_of(session, live, schema)
+        position = _position_of(session, live, schema, is_held=True)
         held_until = time.monotonic() + LOCK_SECONDS
         while not _has_come_to(session, target, position, schema):
             if time.monotonic() >= held_until:
@@ -132,6 +136,8 @@ def switch_version(
         _hold(session, target, schema)
         refuse_parked(session, target, schema)
         _change_places(session, live, target, schema)
+        if live.is_inline:
+            change_keeper(session, live, position, is_inline=False, schema=schema)
 
     retried(session, switch, timeout_seconds)
 
@@ -158,9 +164,16 @@ def discard_version(
     return True
 
 
-def _position_of(session: Session, version: ProjectionVersion, schema: str | None) -> int:
-    """Return up to where the tables of a version show what happened."""
+def _position_of(
+    session: Session, version: ProjectionVersion, schema: str | None, *, is_held: bool
+) -> int:
+    """Return up to where the tables of a version show what happened.
+
+    Those that appends keep may show more, as long as the version isn't held.
+    """
     if version.is_inline:
+        if is_held:
+            return settled_head(session, schema)
         return read_feed_mark(session, schema=schema).position
     subscription = subscription_name(version.name, version.version)
     checkpoints = load_checkpoints(session, subscription, schema=schema)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from eventstore.errors import SubscriptionError
 from eventstore.operations.deliveries import limit_idle, read_parked_events
 from eventstore.operations.parking import (
     ParkedStream,
@@ -21,6 +22,7 @@ from eventstore.operations.parking import (
 )
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema, check_stream_id
+from eventstore.subscriptions.creation import create
 from eventstore.subscriptions.driving import drive, drive_async
 from eventstore.subscriptions.engines import async_sessions_of, sessions_of
 from eventstore.subscriptions.failures import Failure, failure_of, is_outage
@@ -63,11 +65,14 @@ def replay_parked(
     ``engine`` is an Engine, or the application's own ``sessionmaker``, as a runner takes it. The
     subscription may run meanwhile. A stream whose every event was handled flows again; one in which
     an event fails stays parked from that event on.
+
+    :raises SubscriptionError: what waits was parked by one with other partitions, version or
+        filter; or the handler can't work at all, and says so by that error.
     """
     replay = Replay(subscription, stream_id, codec_of(registry), check_schema(schema))
     sessions, _ = sessions_of(engine)
     with sessions() as session:
-        waiting = replay.waiting(session)
+        waiting = replay.begin(session)
     for parked in waiting:
         outcome: Outcome = True
         while outcome is True:
@@ -92,7 +97,7 @@ async def replay_parked_async(
     replay = Replay(subscription, stream_id, codec_of(registry), check_schema(schema))
     sessions, _ = async_sessions_of(engine)
     async with sessions() as session:
-        waiting = await session.run_sync(replay.waiting)
+        waiting = await session.run_sync(replay.begin)
     for parked in waiting:
         outcome: Outcome = True
         while outcome is True:
@@ -137,8 +142,20 @@ class Replay:
         self._codec = codec
         self._schema = schema
 
+    def begin(self, session: Session) -> list[ParkedStream]:
+        """Return the streams that are to be replayed, if this code may do that.
+
+        What another filter leaves out would be lost, and what another version makes of an event
+        doesn't belong to the rest.
+        """
+        waiting = self.waiting(session)
+        if waiting:  # then the subscription's rows are there: this makes none, and compares
+            spec = self._subscription
+            create(session, spec, spec.start_position, schema=self._schema)
+        return waiting
+
     def waiting(self, session: Session) -> list[ParkedStream]:
-        """Return the streams that are to be replayed."""
+        """Return the streams that are parked, of those that were asked for."""
         name = self._subscription.name
         return list_parked(session, name, self._stream_id, schema=self._schema)
 
@@ -160,6 +177,8 @@ class Replay:
                     yield Hand(event, waiting.attempts + 1)
             # Errors of the commit too are the event's: constraints that are checked at the end.
             return (yield from self._move_on(waiting, events))
+        except SubscriptionError:
+            raise  # it is of the subscription as a whole, and no event's fault
         except Exception as error:
             if not events or is_outage(error):
                 raise

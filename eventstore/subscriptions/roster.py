@@ -10,10 +10,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Final
 
-from eventstore.operations.checkpoints import Definition, create_subscription, load_checkpoints
+from eventstore.operations.checkpoints import load_checkpoints
 from eventstore.operations.leases import announce_worker, renew_lease, retire_worker
 from eventstore.operations.transactions import commit
 from eventstore.subscriptions.catch_up import CatchUp
+from eventstore.subscriptions.creation import create
 from eventstore.subscriptions.definition import Subscription
 from eventstore.subscriptions.failures import describe
 from eventstore.subscriptions.worker import Worker
@@ -105,10 +106,7 @@ class Roster:
         for spec in self._subscriptions:
             if spec.prepare is not None:
                 spec.prepare(session)
-            definition = Definition(spec.partitions, spec.version, spec.filter_fingerprint)
-            create_subscription(
-                session, spec.name, definition, spec.start_position, schema=self._schema
-            )
+            create(session, spec, spec.start_position, schema=self._schema)
         commit(session)
         self.renew(session)
 

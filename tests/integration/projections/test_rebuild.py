@@ -23,7 +23,7 @@ from eventstore.projections import (
     rebuild_async,
     switch_version,
 )
-from eventstore.subscriptions import RetryPolicy, discard_parked
+from eventstore.subscriptions import RetryPolicy, discard_parked, reset_subscription
 from tests.fixtures.stores import async_engine_of, in_threads, wait_until_blocked
 from tests.fixtures.views import (
     Balance,
@@ -35,6 +35,7 @@ from tests.fixtures.views import (
     balances,
     committed_balances,
     deposit,
+    deposits,
     registry,
     run,
 )
@@ -375,6 +376,53 @@ def test_an_inline_projection_is_rebuilt_by_a_subscription(bank: Engine) -> None
     with Session(bank) as session:
         assert session.scalars(select(Entry.version).order_by(Entry.version)).all() == [1, 2, 3]
         assert session.scalars(select(Balance.amount)).all() == [12]
+
+
+def test_there_is_a_way_back_to_a_version_that_appends_kept(bank: Engine) -> None:
+    deposit(bank, "a", 1, projections=[Balances()])
+    rebuild(bank, DoubledBalances(), registry)
+    deposit(bank, "a", 2, projections=[Balances()])
+    run(bank, DoubledBalances())
+    run(bank, Balances())  # it is kept aside, by a subscription
+    deposit(bank, "b", 3)
+    rebuild(bank, Balances(), registry)
+    assert committed_balances(bank) == {"a": 3, "b": 3}
+    with Session(bank) as session, session.begin():
+        make_inline(session, Balances(), registry)
+    rebuild(bank, DoubledBalances(), registry)
+    assert committed_balances(bank) == {"a": 6, "b": 6}
+
+
+def test_a_version_that_appends_keep_is_left_when_all_that_it_shows_can_be_read(
+    bank: Engine,
+) -> None:
+    deposit(bank, "a", 1, projections=[Balances()])
+    with Session(bank) as session, session.begin():
+        begin_rebuild(session, DoubledBalances(), registry)
+    run(bank, DoubledBalances())
+    with Session(bank) as writer:
+        SqlAlchemyEventStore(writer, registry).append_to_stream("b", 0, deposits(5))
+        deposit(bank, "a", 2, projections=[Balances()])  # behind what is open
+        with pytest.raises(TimeoutError, match="other transactions are appending"):
+            switch(bank, 2, timeout_seconds=0.05)
+        assert committed_balances(bank) == {"a": 3}
+    rebuild(bank, DoubledBalances(), registry)
+    assert committed_balances(bank) == {"a": 6}
+
+
+def test_a_version_whose_checkpoints_were_reset_is_not_left_without_a_way_back(
+    bank: Engine,
+) -> None:
+    deposit(bank, "a", 1, projections=[Balances()])
+    with Session(bank) as session, session.begin():
+        assert reset_subscription(session, "balances@1")
+    with pytest.raises(SubscriptionError, match="make_asynchronous"):
+        rebuild(bank, DoubledBalances(), registry)
+    with Session(bank) as session, session.begin():
+        make_asynchronous(session, Balances(), registry)
+    rebuild(bank, DoubledBalances(), registry)
+    run(bank, Balances())
+    assert committed_balances(bank) == {"a": 2}
 
 
 def test_an_append_that_waited_for_the_switch_finds_the_new_version(bank: Engine) -> None:

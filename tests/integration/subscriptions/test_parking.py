@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy.orm import Session
 
+from eventstore import EventFilter, SubscriptionError
 from eventstore.operations.read import read_feed_mark
 from eventstore.registry import codec_of
 from eventstore.subscriptions import (
@@ -17,18 +19,19 @@ from eventstore.subscriptions import (
     discard_parked,
     parked_streams,
     replay_parked,
+    replay_parked_async,
 )
 from eventstore.subscriptions.catch_up import Acquire, Deliver, Stale
 from eventstore.subscriptions.driving import drive
 from eventstore.subscriptions.wake_up import Feed
 from eventstore.subscriptions.worker import Worker
-from tests.fixtures.stores import in_threads
+from tests.fixtures.stores import async_engine_of, in_threads
 from tests.fixtures.subscriptions import QUICK, append, checkpoint, see, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
 
     from eventstore.events import AnyEnvelope
     from eventstore.subscriptions.catch_up import Happening
@@ -79,6 +82,38 @@ def test_a_replay_that_fails_again_stays_parked_where_it_fails(db: Engine) -> No
     assert seen(db) == [1, 2, 4, 5, 6]
     assert replay_parked(db, Subscription("view", see)) == []
     assert seen(db) == [1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 2}, {"filters": EventFilter(event_types=["Other"])}, {"partitions": 2}]
+)
+def test_a_replay_by_changed_code_is_refused(
+    db: Engine, async_url: URL, change: dict[str, Any]
+) -> None:
+    async def replay() -> None:
+        async with async_engine_of(async_url) as engine:
+            await replay_parked_async(engine, changed)
+
+    park(db)
+    changed = Subscription("view", see, **change)
+    with pytest.raises(SubscriptionError, match="it was made with"):
+        replay_parked(db, changed)
+    with pytest.raises(SubscriptionError, match="it was made with"):
+        asyncio.run(replay())
+    assert replay_parked(db, Subscription("view", see)) == []
+    assert seen(db) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_handler_that_can_not_work_at_all_is_no_fault_of_the_event(db: Engine) -> None:
+    def refuse(session: Session, event: AnyEnvelope) -> None:
+        raise SubscriptionError("view", "its tables are not there")
+
+    park(db)
+    with pytest.raises(SubscriptionError, match="not there"):
+        replay_parked(db, Subscription("view", refuse))
+    with Session(db) as session:
+        (parked,) = parked_streams(session, "view")
+    assert (parked.attempts, parked.error) == (3, "ValueError: no")
 
 
 def test_a_discarded_stream_flows_again_from_the_checkpoint_on(db: Engine) -> None:
