@@ -90,7 +90,7 @@ def _answer(session: Session, subscription: Subscription, step: Step) -> Any:
                 if session.get_transaction() is not transaction:
                     raise RuntimeError(_TRANSACTION_ENDED)
                 session.flush()
-        case Commit():
+        case Commit() if session.in_transaction():
             session.commit()
     return None
 
@@ -127,6 +127,6 @@ async def _answer_async(session: AsyncSession, subscription: Subscription, step:
                 if session.sync_session.get_transaction() is not transaction:
                     raise RuntimeError(_TRANSACTION_ENDED)
                 await session.flush()
-        case Commit():
+        case Commit() if session.in_transaction():
             await session.commit()
     return None

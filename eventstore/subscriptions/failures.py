@@ -74,6 +74,14 @@ def is_outage(error: BaseException) -> bool:
     return not is_idle_too_long(error) and any(_is_outage(each) for each in _with_causes(error))
 
 
+def is_lost_without_a_word(error: BaseException) -> bool:
+    """Tell whether a connection has broken and the server has not said why, as in a crash."""
+    return any(
+        isinstance(each, DBAPIError) and each.connection_invalidated and sqlstate_of(each) is None
+        for each in _with_causes(error)
+    )
+
+
 def is_idle_too_long(error: BaseException) -> bool:
     """Tell whether the server has ended a transaction that waited for its handler."""
     return any(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from eventstore.errors import SubscriptionError
 from eventstore.operations.checkpoints import (
@@ -24,6 +24,7 @@ from eventstore.operations.deliveries import Slice, limit_idle, read_slice
 from eventstore.operations.leases import acquire_lease, release_lease
 from eventstore.operations.parking import park_stream
 from eventstore.operations.read import read_feed_mark
+from eventstore.subscriptions.attempts import Attempts
 from eventstore.subscriptions.catch_up import (
     SAVE_AFTER_SECONDS,
     Acquire,
@@ -35,6 +36,7 @@ from eventstore.subscriptions.catch_up import (
     GiveUp,
     Halt,
     Happening,
+    Interrupted,
     LeaseLost,
     Refused,
     Release,
@@ -43,9 +45,7 @@ from eventstore.subscriptions.catch_up import (
 )
 from eventstore.subscriptions.definition import PARK, OnFailure
 from eventstore.subscriptions.failures import (
-    Failure,
     describe,
-    failure_of,
     is_idle_too_long,
     is_left_broken,
     is_outage,
@@ -68,8 +68,6 @@ log = logging.getLogger("eventstore.subscriptions")
 
 #: A read covers at most so many positions: one that finds nothing ends soon.
 SCAN_POSITIONS: Final = 100_000
-#: An event that seems to end its process is tried by itself at least so often: once may be chance.
-_LEAST_DEATHS: Final = 2
 _AHEAD_OF_HEAD: Final = (
     "its checkpoint {} is ahead of the newest event, {}: the store was restored to an earlier "
     "time; what the subscription has made is of events that are no more: make it anew, after "
@@ -80,14 +78,6 @@ _AHEAD_OF_HEAD: Final = (
 #: The commands that need a session.
 Task: TypeAlias = Acquire | Deliver | GiveUp | Release | Halt
 Steps: TypeAlias = Generator[Step, Any, Happening]
-
-
-class _Tried(NamedTuple):
-    """An event that is delivered by itself, and how often that was tried so far."""
-
-    position: int
-    attempts: int
-    died: bool = False  #: another owner's last attempt was never heard of again
 
 
 class Worker:
@@ -131,10 +121,7 @@ class Worker:
         # Until then by this process's clock, the lease is ours; the server counts from later on.
         self._lease_ends = 0.0
         self._readable = 0  # how far the feed can be read at least
-        self._epoch = -1  # of the lease that it had last
-        self._tried = _Tried(0, 0)
-        self._failure: Failure | None = None
-        self._reason = "it has stopped"
+        self._attempts = Attempts(subscription)
         self._slice = Slice(
             subscription.name, partition, subscription.partitions, subscription.filters
         )
@@ -156,19 +143,12 @@ class Worker:
 
     def stopped(self) -> SubscriptionError:
         """Return the error that tells why the subscription has stopped."""
-        return SubscriptionError(
-            self.subscription.name, f"{self._reason}; it goes on from there when it is run again"
-        )
+        reason = f"{self._attempts.reason}; it goes on from there when it is run again"
+        return SubscriptionError(self.subscription.name, reason)
 
     def ended_by(self, error: BaseException) -> None:
         """Say that the worker has ended, and why."""
-        self._failure, self._reason = None, describe(error)
-        log.error(
-            "subscription %r has stopped: %s",
-            self.subscription.name,
-            self._reason,
-            extra={"action": "subscription_stopped", "subscription": self.subscription.name},
-        )
+        self._attempts.ended_by(error)
 
     def log_interruption(self, error: BaseException) -> None:
         """Say that something failed that is no event's fault, and will be tried again."""
@@ -212,9 +192,7 @@ class Worker:
         self.lease, self.must_yield = acquired.lease, False
         self.renewed(acquired.lease, asked_at)
         self._move_to(Checkpoint(self.partition, acquired.position, acquired.releases))
-        if acquired.lease.epoch != self._epoch + 1:  # somebody else had it meanwhile
-            self._tried = _Tried(acquired.marked_position or 0, acquired.attempts, acquired.died)
-        self._epoch = acquired.lease.epoch
+        self._attempts.resume(acquired)
         return AheadOfHead() if self._is_ahead_of(mark) else Acquired(acquired.interrupted)
 
     def _deliver(self, limit: int, feed: Feed, *, marked: bool) -> Steps:
@@ -232,6 +210,8 @@ class Worker:
         else:
             self.position = through
             stopped = yield from self._save_scanned()
+            # Not a rollback, after which psycopg would prepare its statements anew.
+            yield Commit()
         if stopped is not None:
             return stopped
         if self.position >= readable and feed.hints == self.hints:
@@ -277,7 +257,7 @@ class Worker:
         """Tell whether the newest event is older than the checkpoint, and keep that as reason."""
         if mark.head >= self.position:
             return False
-        self._failure, self._reason = None, _AHEAD_OF_HEAD.format(self.position, mark.head)
+        self._attempts.halted(_AHEAD_OF_HEAD.format(self.position, mark.head))
         return True
 
     def _handle(
@@ -287,11 +267,9 @@ class Worker:
         attempts = 0
         if marked:
             (event,) = events
-            attempts = self._attempts_at(event) + 1
-            if self._tried.died and attempts > max(
-                self.subscription.retry.max_attempts, _LEAST_DEATHS
-            ):
-                return self._died_at(event, attempts - 1)
+            attempts = self._attempts.at(event) + 1
+            if self._attempts.have_ended_processes(event):
+                return Failed(attempts - 1)
             if not (yield from self._mark(event, attempts)):
                 return (yield from self._refused())
         if self.subscription.external:
@@ -299,9 +277,9 @@ class Worker:
         elif marked:
             yield self._limit_idle()
         handled, stopped = yield from self._hand_over(events, attempts)
-        if handled < len(events):
-            events = events[:handled]
-            through = events[-1].position if events else self._at.position
+        if 0 < handled < len(events):
+            through = events[handled - 1].position
+        events = events[:handled]
         # What has taken effect outside is not to come again, whatever has stopped the rest.
         if events and (stopped is None or self.subscription.external):
             stopped = (yield from self._complete(events, through, attempts)) or stopped
@@ -314,12 +292,8 @@ class Worker:
         )
         if is_marked:
             yield Commit()
-            self._tried = _Tried(position, attempts - 1)
+            self._attempts.begun(event)
         return bool(is_marked)
-
-    def _attempts_at(self, event: StoredEvent) -> int:
-        """Return how many attempts at the event by itself have come to an end, or may have."""
-        return self._tried.attempts if self._tried.position == event.position else 0
 
     def _hand_over(
         self, events: list[StoredEvent], attempts: int
@@ -342,8 +316,11 @@ class Worker:
             except Exception as error:
                 if self._clock() >= self._lease_ends:
                     return handled, LeaseLost()
-                if is_outage(error):
-                    raise
+                if not self._attempts.count(stored, error, attempts):
+                    if not self.subscription.external:
+                        raise
+                    self.log_interruption(error)
+                    return handled, Interrupted()
                 return handled, self._failed(stored, error, attempts)
         return len(events), None
 
@@ -351,6 +328,8 @@ class Worker:
         self, events: list[StoredEvent], through: int, attempts: int
     ) -> Generator[Step, Any, Happening | None]:
         """Save the checkpoint and commit; return what stops it, if anything does."""
+        if self.subscription.external:
+            yield self._limit_idle()  # as the read has done for its own transaction
         try:
             refused = yield from self._save(through)
         except Exception as error:
@@ -375,6 +354,7 @@ class Worker:
         if not self.is_unsaved or not (is_due or self.is_awaited):
             return None
         position = self.position
+        yield self._limit_idle()
         refused = yield from self._save(position)
         if refused is None:
             yield Commit()
@@ -409,7 +389,7 @@ class Worker:
         return LeaseLost()
 
     def _give_up(self, policy: OnFailure) -> Steps:
-        failure, lease, name = self._failure, self._owned(), self.subscription.name
+        failure, lease, name = self._attempts.failure, self._owned(), self.subscription.name
         if failure is None:
             raise AssertionError("nothing has failed")
         position = failure.event.position
@@ -438,7 +418,11 @@ class Worker:
             position,
             failure.attempts,
             "its stream is parked" if policy is PARK else "it is skipped",
-            extra={"action": f"event_{policy.value}ed", "subscription": name, "position": position},
+            extra={
+                "action": "event_parked" if policy is PARK else "event_skipped",
+                "subscription": name,
+                "position": position,
+            },
         )
         return Delivered(1, caught_up=False)
 
@@ -453,11 +437,11 @@ class Worker:
                     session, lease, before, position, schema=self._schema
                 )
             )
-        attempts = self._tried.attempts if self._tried.position > position else 0
+        attempts = self._attempts.behind(position)
         if halted:
-            attempts, failure = 0, self._failure
+            attempts, failure = 0, self._attempts.failure
             yield (
-                self._note(lease, self._reason, None)
+                self._note(lease, self._attempts.reason, None)
                 if failure is None
                 else self._note(lease, failure.error, failure.event.position)
             )
@@ -475,31 +459,8 @@ class Worker:
         return Ask(lambda session: limit_idle(session, self.subscription.lease_seconds))
 
     def _failed(self, event: StoredEvent, error: Exception, attempts: int) -> Failed:
-        log.warning(
-            "subscription %r: event at position %s failed: %s",
-            self.subscription.name,
-            event.position,
-            type(error).__qualname__,
-            extra={
-                "action": "event_failed",
-                "subscription": self.subscription.name,
-                "position": event.position,
-                "attempts": attempts,
-            },
-        )
-        return self._has_failed(failure_of(event, error, attempts))
-
-    def _died_at(self, event: StoredEvent, attempts: int) -> Failed:
-        error = "no attempt to handle the event came to an end: the process died"
-        return self._has_failed(Failure(event, error, "", attempts))
-
-    def _has_failed(self, failure: Failure) -> Failed:
-        position = failure.event.position
-        if failure.attempts:
-            self._tried = _Tried(position, failure.attempts)
-        self._failure = failure
-        self._reason = f"event at position {position}: {failure.error}"
-        return Failed(failure.attempts)
+        self._attempts.failed(event, error, attempts)
+        return Failed(attempts)
 
     def _owned(self) -> Lease:
         if self.lease is None:

@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from eventstore import ANY, EventStoreError, SqlAlchemyEventStore
+from eventstore import (
+    ANY,
+    EventFilter,
+    EventStoreError,
+    SqlAlchemyEventStore,
+    SubscriptionError,
+)
 from eventstore.operations.checkpoints import (
     Definition,
     create_subscription,
@@ -25,14 +31,21 @@ from eventstore.operations.checkpoints import (
     save_checkpoint,
 )
 from eventstore.operations.leases import acquire_lease, release_lease, renew_lease
-from eventstore.subscriptions import Subscription, SubscriptionRunner, parked_streams
+from eventstore.subscriptions import (
+    PARK,
+    STOP,
+    Subscription,
+    SubscriptionRunner,
+    parked_streams,
+    wait_for,
+)
 from tests.fixtures.events import new_events
-from tests.fixtures.subscriptions import append, checkpoint, see, seen
+from tests.fixtures.subscriptions import QUICK, append, checkpoint, see, seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
     from eventstore.events import AnyEnvelope
     from eventstore.operations.leases import Lease
@@ -138,10 +151,10 @@ def test_an_owner_that_lost_its_lease_at_work_changes_nothing(db: Engine) -> Non
     append(db, "a", 2)
     at_work, go_on = threading.Event(), threading.Event()
 
-    def slow(session: Session, event: AnyEnvelope) -> None:
+    def slow(session: Session, each: AnyEnvelope) -> None:
         at_work.set()
         assert go_on.wait(60)
-        see(session, event)
+        see(session, each)
 
     with SubscriptionRunner(db, [Subscription("view", slow)], notifications=False):
         assert at_work.wait(60)
@@ -235,3 +248,41 @@ def test_partitions_are_shared_out_and_order_within_a_stream_holds(db: Engine) -
                 append(db, stream_id, 3)
             first.run_until_current()
     assert seen(db) == [*range(1, 73)]
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_no_transaction_that_locks_the_row_may_lie_idle(db: Engine, *, external: bool) -> None:
+    """A process that is frozen between any two of its statements is ended by the server."""
+    append(db, "a", 2)
+    append(db, "bad", 1)
+    own = create_engine(db.url)
+    is_limited, unlimited = [False], list[str]()
+
+    @event.listens_for(own, "begin")
+    def begin(_connection: Connection) -> None:
+        is_limited[0] = False
+
+    @event.listens_for(own, "before_cursor_execute")
+    def execute(_connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        is_limited[0] |= "idle_in_transaction_session_timeout" in statement
+        if "UPDATE subscriptions" in statement and not is_limited[0]:
+            unlimited.append(statement)
+
+    def handler(*arguments: object) -> None:
+        if "bad" in str(arguments[-1]):
+            raise ValueError("no")
+
+    rare = EventFilter(event_types=["Rare"])
+    for name, filters in (("view", None), ("rare", rare)):
+        for policy in (STOP, PARK):
+            spec = Subscription(
+                name, handler, filters=filters, external=external, retry=QUICK, on_failure=policy
+            )
+            with suppress(SubscriptionError):
+                SubscriptionRunner(own, [spec], notifications=False).run_until_current()
+    with SubscriptionRunner(own, [spec], notifications=False):
+        append(db, "a", 1)
+        assert wait_for(db, "rare", 4, 60)  # what was scanned in vain is saved a second later
+    own.dispose()
+    assert (checkpoint(db), checkpoint(db, "rare")) == (3, 4)
+    assert unlimited == []

@@ -7,10 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
-from sqlalchemy import BigInteger, literal, select, text
+from sqlalchemy import BigInteger, create_engine, event, literal, select, text
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import NullPool, QueuePool
 
 from eventstore import EventFilter, SubscriptionError
 from eventstore.operations.deliveries import partition_of
@@ -28,7 +30,7 @@ from tests.fixtures.stores import DEADLINE_SECONDS, statements_of
 from tests.fixtures.subscriptions import QUICK, append, checkpoint, see, seen
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import Engine, Pool
 
     from eventstore.events import AnyEnvelope
 
@@ -54,9 +56,9 @@ def test_a_runner_stops_after_the_event_that_is_being_handled(
     def effect(delivery: Delivery) -> None:
         handle(delivery.position)
 
-    def view(session: Session, event: AnyEnvelope) -> None:
-        see(session, event)
-        handle(event.sequence_number)
+    def view(session: Session, each: AnyEnvelope) -> None:
+        see(session, each)
+        handle(each.sequence_number)
 
     handler = effect if external else view
     runner = SubscriptionRunner(db, [Subscription("view", handler, external=external)])
@@ -103,9 +105,8 @@ def test_nothing_is_written_while_nothing_moves_and_little_while_others_events_d
 def test_the_checkpoint_lags_for_a_second_at_most(db: Engine) -> None:
     rare = Subscription("view", see, filters=EventFilter(event_types=["Rare"]))
     with SubscriptionRunner(db, [rare]):
-        for position in (1, 2, 3):
-            append(db, "a", 1)
-            assert wait_for(db, "view", position, DEADLINE_SECONDS)
+        append(db, "a", 1)
+        assert wait_for(db, "view", 1, DEADLINE_SECONDS)
 
 
 def test_other_partitions_are_not_waited_for(db: Engine) -> None:
@@ -145,12 +146,12 @@ def test_handlers_get_the_applications_own_sessions(db: Engine) -> None:
     append(db, "bad", 1)
     got: list[Any] = []
 
-    def handler(session: Session, event: AnyEnvelope) -> None:
+    def handler(session: Session, each: AnyEnvelope) -> None:
         isolation = session.scalar(text("SHOW transaction_isolation"))
         is_own = isinstance(session, OwnSession)
         got.append((is_own, session.info, session.autoflush, isolation))
-        see(session, event)
-        if event.stream_id == "bad":
+        see(session, each)
+        if each.stream_id == "bad":
             raise ValueError("no")
 
     serializable = db.execution_options(isolation_level="SERIALIZABLE")
@@ -160,6 +161,38 @@ def test_handlers_get_the_applications_own_sessions(db: Engine) -> None:
     assert seen(db) == [1]
     with sessions() as session:
         assert [each.stream_id for each in parked_streams(session, "view")] == ["bad"]
+
+
+@pytest.mark.parametrize("poolclass", [NullPool, QueuePool])
+def test_a_runners_own_connections_are_made_as_the_engines(
+    db: Engine, poolclass: type[Pool]
+) -> None:
+    append(db, "a", 1)
+    url = db.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(url), poolclass=poolclass
+    )
+    names: list[str] = []
+
+    @event.listens_for(engine, "connect")
+    def name(connection: Any, _record: Any) -> None:
+        names.append("own")
+        with connection.cursor() as cursor:
+            cursor.execute("SET application_name = 'own'")
+        connection.commit()
+
+    others = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND application_name <> 'own'"
+    )
+    db.dispose()
+    with SubscriptionRunner(engine, [Subscription("view", see)]) as runner:
+        runner.run_until_current()
+        with db.connect() as connection:
+            assert connection.scalar(others) == 0
+    assert len(names) > 3
+    assert seen(db) == [1]
+    engine.dispose()
 
 
 @pytest.mark.parametrize("given", [Session, None])

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from sqlalchemy.exc import OperationalError
+
 from eventstore.errors import ConnectionUnusable
 from eventstore.operations.checkpoints import Checkpoint
 from eventstore.operations.fence import Mark
 from eventstore.operations.leases import Acquired, Lease
+from eventstore.subscriptions import attempts as attempts_module
 from eventstore.subscriptions import worker as worker_module
 from eventstore.subscriptions.catch_up import (
     Await,
@@ -116,12 +119,15 @@ class Simulation:
         *,
         bad: frozenset[int] = frozenset(),
         deadly: frozenset[int] = frozenset(),
+        crashing: frozenset[int] = frozenset(),
+        outages: dict[int, int] | None = None,
         mishaps: dict[int, str] | None = None,
         by_hints: bool = False,
     ) -> None:
         self.subscription = subscription
         self.events = events
-        self.bad, self.deadly = bad, deadly
+        self.bad, self.deadly, self.crashing = bad, deadly, crashing
+        self.outages = outages or {}  # how often the handler meets one, by positions
         self.mishaps = mishaps or {}
         self.by_hints = by_hints
         self.state = State()
@@ -245,6 +251,11 @@ class Simulation:
                 self.handed.append((position, attempt))
                 if position in self.deadly:
                     raise Crash
+                if self.outages.get(position):
+                    self.outages[position] -= 1
+                    raise ConnectionUnusable("57P01")
+                if position in self.crashing:  # the server process, not ours
+                    raise OperationalError("", {}, ValueError(), connection_invalidated=True)
                 if position in self.bad:
                     raise ValueError("no")
                 view = self.state if self.subscription.external else transaction.write()
@@ -351,8 +362,8 @@ class Simulation:
         session.write().parked[event.stream_id] = event.position, attempts, error
 
 
-def failure_of(event: Any, error: Exception, attempts: int) -> Failure:
-    return Failure(event, describe(error), "", attempts)
+def failure_of(event: Any, error: Exception, tried: int) -> Failure:
+    return Failure(event, describe(error), "", tried)
 
 
 def simulated(monkeypatch: pytest.MonkeyPatch, simulation: Simulation) -> Simulation:
@@ -371,5 +382,5 @@ def simulated(monkeypatch: pytest.MonkeyPatch, simulation: Simulation) -> Simula
     ):
         monkeypatch.setattr(worker_module, name, getattr(simulation, name))
     # To format tracebacks would take half of the time.
-    monkeypatch.setattr(worker_module, "failure_of", failure_of)
+    monkeypatch.setattr(attempts_module, "failure_of", failure_of)
     return simulation.run()

@@ -119,6 +119,28 @@ def test_an_event_that_ends_its_process_is_given_up(
         assert simulation.state.view == expected(simulation)
 
 
+def test_what_has_taken_effect_outside_does_not_come_again_after_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = subscription(external=True)
+    simulation = simulated(monkeypatch, Simulation(spec, EVENTS, outages={6: 5}))
+    assert simulation.state.view == [2, 4, 6, 8, 10]
+    assert simulation.state.parked == {}
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_an_event_that_crashes_the_server_process_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, *, external: bool
+) -> None:
+    spec = subscription(external=external)
+    simulation = simulated(monkeypatch, Simulation(spec, EVENTS, crashing=frozenset({6})))
+    ((position, attempts, _error),) = simulation.state.parked.values()
+    assert (position, attempts) == (6, 3)
+    assert sorted(set(simulation.state.view)) == [2, 4, 8, 10]
+    # Three times in a batch, or twice at its head, five times in vain, and three that count.
+    assert sum(each == 6 for each, _ in simulation.handed) == 3 + 5 + 3
+
+
 def test_attempts_are_counted_over_an_orderly_end(monkeypatch: pytest.MonkeyPatch) -> None:
     simulation = Simulation(subscription(), EVENTS, bad=frozenset({6}))
     simulation.stop_at = Pause(0.2)  # after the second attempt
