@@ -300,6 +300,15 @@ def test_threads_that_end_when_idle_are_replaced(
     assert sorted(versions) == list(range(1, 151))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C interrupts, also where a shell has started the tests in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_caller_goes_and_the_writer_goes_on(
     engine: Engine, sessions: sessionmaker[Session], writer: GroupCommitWriter
 ) -> None:
