@@ -122,6 +122,7 @@ class Worker:
         self._lease_ends = 0.0
         self._readable = 0  # how far the feed can be read at least
         self._attempts = Attempts(subscription)
+        self._unsaved: set[int] = set()  # what took effect outside, and may come again
         self._slice = Slice(
             subscription.name, partition, subscription.partitions, subscription.filters
         )
@@ -324,9 +325,10 @@ class Worker:
             # A process that was frozen finds out here, before it does anything more.
             if self._clock() >= self._lease_ends:
                 return handled, LeaseLost()
+            attempt = self._attempt_at(stored, attempts)
             try:
                 for event in stored.decoded(self._codec, filters):
-                    yield Hand(event, attempts + 1)
+                    yield Hand(event, attempt)
             except SubscriptionError:
                 raise  # it is of the subscription as a whole, and no event's fault
             except Exception as error:
@@ -339,6 +341,16 @@ class Worker:
                     return handled, Interrupted()
                 return handled, self._failed(stored, error, attempts)
         return len(events), None
+
+    def _attempt_at(self, event: StoredEvent, attempts: int) -> int:
+        """Return the number that a handler is told: more than 1 if the event may come again.
+
+        A batch whose checkpoint couldn't be saved is delivered once more, and nothing was counted.
+        """
+        if self.subscription.external:
+            attempts = max(attempts, int(event.position in self._unsaved))
+            self._unsaved.add(event.position)
+        return attempts + 1
 
     def _complete(
         self, events: list[StoredEvent], through: int, attempts: int
@@ -386,6 +398,7 @@ class Worker:
 
     def _move_to(self, at: Checkpoint) -> None:
         self._at, self.position, self._saved_at = at, at.position, self._clock()
+        self._unsaved = {each for each in self._unsaved if each > at.position}
 
     def _refused(self) -> Steps:
         """Find out why the checkpoint could not be moved."""

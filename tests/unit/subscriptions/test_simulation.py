@@ -52,6 +52,10 @@ def check(simulation: Simulation) -> None:
     if simulation.subscription.external:
         view = state.view
         assert sorted(set(view)) == expected(simulation), told
+        known: set[int] = set()
+        for position, attempt in simulation.handed:
+            assert attempt > 1 or position not in known, told
+            known.add(position)
     else:
         assert state.view == expected(simulation), told
     for position, attempts, error in state.parked.values():
