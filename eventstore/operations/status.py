@@ -21,11 +21,10 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.dialects.postgresql import OID
 
 from eventstore.models import events_table, parked_table, subscriptions_table
 from eventstore.operations.deliveries import partition_of
-from eventstore.operations.fence import SEQUENCE, read_mark
+from eventstore.operations.fence import read_mark, sequence_head, writer_locks
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
@@ -169,15 +168,9 @@ def _status() -> Select[Any]:
 
 @cache
 def _holder() -> Select[Any]:
-    """The oldest transaction that holds a writer's lock of this store."""
-    locks = table(
-        "pg_locks",
-        *(column(name) for name in ("locktype", "mode", "granted")),
-        column("pid", Integer),
-        column("classid", OID),
-        column("objsubid", Integer),
-        schema="pg_catalog",
-    )
+    """The transaction that holds the feed's mark: the one with the least key."""
+    head = sequence_head()
+    locks, key, is_held = writer_locks(head)
     activity = table(
         "pg_stat_activity",
         column("pid", Integer),
@@ -192,14 +185,7 @@ def _holder() -> Select[Any]:
             func.coalesce(activity.c.application_name, literal("")).label("application_name"),
             cast(func.coalesce(age, 0), Double).label("seconds"),
         )
-        .select_from(locks.outerjoin(activity, activity.c.pid == locks.c.pid))
-        .where(
-            locks.c.locktype == "advisory",
-            locks.c.mode == "ShareLock",
-            locks.c.granted,
-            locks.c.objsubid == literal(2),
-            locks.c.classid == select(SEQUENCE.c.tableoid).scalar_subquery(),
-        )
-        .order_by(activity.c.xact_start)
+        .select_from(head.join(locks, is_held).outerjoin(activity, activity.c.pid == locks.c.pid))
+        .order_by(key, activity.c.xact_start)
         .limit(literal(1, BigInteger))
     )
