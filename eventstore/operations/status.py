@@ -61,6 +61,8 @@ class PartitionStatus:
     lease_expires_at: datetime | None  #: UTC
     is_leased: bool  #: somebody holds a lease that has not run out
     parked: int  #: its streams that are parked
+    marked_position: int | None  #: of the event that is being tried by itself, if one is
+    attempts: int  #: how often that was begun
     last_error: str | None  #: of the event that was parked, skipped or stopped at last
     last_error_position: int | None  #: of that event
     last_error_at: datetime | None  #: UTC
@@ -80,6 +82,8 @@ _COLUMNS: Final = (
     "lease_expires_at",
     "is_leased",
     "parked",
+    "marked_position",
+    "attempts",
     "last_error",
     "last_error_position",
     "last_error_at",
@@ -156,6 +160,8 @@ def _status() -> Select[Any]:
                 "is_leased"
             ),
             parked.label("parked"),
+            row.marked_position,
+            row.attempts,
             row.last_error,
             row.last_error_position,
             in_utc(row.last_error_at),

@@ -139,3 +139,41 @@ def test_a_lost_listener_is_made_anew_and_looks_after_it_listens(db: Engine) -> 
     assert listener.connected
     listener.stop()
     assert not listener.connected
+
+
+def test_a_runner_says_whether_it_listens(db: Engine) -> None:
+    append(db, "a", 1)
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def handler(session: Session, event: AnyEnvelope) -> None:
+        at_work.set()
+        assert go_on.wait(60)
+
+    deaf = SubscriptionRunner(db, [Subscription("deaf", see)], notifications=False)
+    deaf.run_until_current()
+    assert not deaf.listening
+    with SubscriptionRunner(db, [Subscription("view", handler)]) as runner:
+        assert at_work.wait(60)
+        while not runner.listening:
+            assert runner._listener._thread.is_alive()
+        go_on.set()
+    assert not runner.listening
+
+
+def test_an_event_that_is_tried_again_is_shown(db: Engine) -> None:
+    """While its worker waits between attempts, no error is noted down yet."""
+    append(db, "a", 3)
+    shown: list[tuple[int | None, int]] = []
+
+    def refuse(session: Session, event: AnyEnvelope) -> None:
+        with Session(db) as other:
+            (status,) = subscription_status(other)
+        shown.append((status.marked_position, status.attempts))
+        if event.sequence_number == 2:
+            raise ValueError("no")
+
+    run(db, Subscription("view", refuse, retry=QUICK))
+    assert [each for each in shown if each[0] == 2] == [(2, 1), (2, 2), (2, 3)]
+    with Session(db) as session:
+        (status,) = subscription_status(session)
+    assert (status.marked_position, status.attempts) == (None, 0)
