@@ -33,6 +33,7 @@ from sqlalchemy import (
     Select,
     Table,
     Text,
+    and_,
     case,
     cast,
     column,
@@ -49,7 +50,7 @@ from eventstore.operations.statements import run
 from eventstore.operations.transactions import is_autocommit
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection
+    from sqlalchemy import CTE, ColumnElement, Connection, TableClause
 
 #: Keys are 32 bits wide and compared modulo this.
 _KEY_SPACE: Final = 2**32
@@ -133,18 +134,30 @@ def _head_statement() -> Select[Any]:
     return select(_sequence_state()[1])
 
 
-@cache
-def _mark_statement() -> Select[Any]:
-    """(1) and (2) in one statement: the locks are compared with the head, so it is read first."""
+def sequence_head() -> CTE:
+    """Return the sequence's ``oid`` and ``last_number``, read once, before the locks are."""
     oid, last_number = _sequence_state()
-    head = (
+    return (
         select(oid.label("oid"), last_number.label("last_number"))
         .cte("head")
         .prefix_with("MATERIALIZED")
     )
+
+
+class WriterLocks(NamedTuple):
+    """The locks of other sessions that have appended and not ended."""
+
+    locks: TableClause  #: pg_locks
+    key: ColumnElement[int]  #: everything that the lock's holder draws is greater than this
+    is_held: ColumnElement[bool]  #: the condition on a row of pg_locks to be such a lock
+
+
+def writer_locks(head: CTE) -> WriterLocks:
+    """Return where the writers' locks are found, given :func:`sequence_head`."""
     locks = table(
         "pg_locks",
-        *(column(name) for name in ("locktype", "mode", "granted", "pid")),
+        *(column(name) for name in ("locktype", "mode", "granted")),
+        column("pid", Integer),
         column("database", OID),
         column("classid", OID),
         column("objid", OID),
@@ -154,25 +167,29 @@ def _mark_statement() -> Select[Any]:
     databases = table("pg_database", column("oid", OID), column("datname"), schema="pg_catalog")
     highest = head.c.last_number + _KEY_SLACK
     key = highest - (highest - cast(locks.c.objid, BigInteger)).op("&")(_KEY_SPACE - 1)
-    least_held = (
-        select(func.min(key))
-        .where(
-            locks.c.locktype == "advisory",
-            locks.c.mode == "ShareLock",
-            locks.c.granted,
-            locks.c.database
-            == select(databases.c.oid)
-            .where(databases.c.datname == func.current_database())
-            .scalar_subquery(),
-            locks.c.classid == head.c.oid,
-            locks.c.objsubid == _TWO_KEYS,
-            # A session sees what it has written itself; whatever it draws later is above H. A
-            # prepared transaction's lock has no pid, and counts.
-            locks.c.pid.is_distinct_from(func.pg_backend_pid()),
-        )
-        .correlate(head)
-        .scalar_subquery()
+    is_held = and_(
+        locks.c.locktype == "advisory",
+        locks.c.mode == "ShareLock",
+        locks.c.granted,
+        locks.c.database
+        == select(databases.c.oid)
+        .where(databases.c.datname == func.current_database())
+        .scalar_subquery(),
+        locks.c.classid == head.c.oid,
+        locks.c.objsubid == _TWO_KEYS,
+        # A session sees what it has written itself; whatever it draws later is above H. A
+        # prepared transaction's lock has no pid, and counts.
+        locks.c.pid.is_distinct_from(func.pg_backend_pid()),
     )
+    return WriterLocks(locks, key, is_held)
+
+
+@cache
+def _mark_statement() -> Select[Any]:
+    """(1) and (2) in one statement: the locks are compared with the head, so it is read first."""
+    head = sequence_head()
+    _, key, is_held = writer_locks(head)
+    least_held = select(func.min(key)).where(is_held).correlate(head).scalar_subquery()
     return select(
         func.least(head.c.last_number, least_held).label("position"),
         head.c.last_number.label("head"),

@@ -21,11 +21,10 @@ from sqlalchemy import (
     select,
     table,
 )
-from sqlalchemy.dialects.postgresql import OID
 
 from eventstore.models import events_table, parked_table, subscriptions_table
 from eventstore.operations.deliveries import partition_of
-from eventstore.operations.fence import SEQUENCE, read_mark
+from eventstore.operations.fence import read_mark, sequence_head, writer_locks
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.timestamps import in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
@@ -62,6 +61,8 @@ class PartitionStatus:
     lease_expires_at: datetime | None  #: UTC
     is_leased: bool  #: somebody holds a lease that has not run out
     parked: int  #: its streams that are parked
+    marked_position: int | None  #: of the event that is being tried by itself, if one is
+    attempts: int  #: how often that was begun
     last_error: str | None  #: of the event that was parked, skipped or stopped at last
     last_error_position: int | None  #: of that event
     last_error_at: datetime | None  #: UTC
@@ -81,6 +82,8 @@ _COLUMNS: Final = (
     "lease_expires_at",
     "is_leased",
     "parked",
+    "marked_position",
+    "attempts",
     "last_error",
     "last_error_position",
     "last_error_at",
@@ -157,6 +160,8 @@ def _status() -> Select[Any]:
                 "is_leased"
             ),
             parked.label("parked"),
+            row.marked_position,
+            row.attempts,
             row.last_error,
             row.last_error_position,
             in_utc(row.last_error_at),
@@ -169,15 +174,9 @@ def _status() -> Select[Any]:
 
 @cache
 def _holder() -> Select[Any]:
-    """The oldest transaction that holds a writer's lock of this store."""
-    locks = table(
-        "pg_locks",
-        *(column(name) for name in ("locktype", "mode", "granted")),
-        column("pid", Integer),
-        column("classid", OID),
-        column("objsubid", Integer),
-        schema="pg_catalog",
-    )
+    """The transaction that holds the feed's mark: the one with the least key."""
+    head = sequence_head()
+    locks, key, is_held = writer_locks(head)
     activity = table(
         "pg_stat_activity",
         column("pid", Integer),
@@ -192,14 +191,7 @@ def _holder() -> Select[Any]:
             func.coalesce(activity.c.application_name, literal("")).label("application_name"),
             cast(func.coalesce(age, 0), Double).label("seconds"),
         )
-        .select_from(locks.outerjoin(activity, activity.c.pid == locks.c.pid))
-        .where(
-            locks.c.locktype == "advisory",
-            locks.c.mode == "ShareLock",
-            locks.c.granted,
-            locks.c.objsubid == literal(2),
-            locks.c.classid == select(SEQUENCE.c.tableoid).scalar_subquery(),
-        )
-        .order_by(activity.c.xact_start)
+        .select_from(head.join(locks, is_held).outerjoin(activity, activity.c.pid == locks.c.pid))
+        .order_by(key, activity.c.xact_start)
         .limit(literal(1, BigInteger))
     )

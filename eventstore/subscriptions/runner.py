@@ -158,6 +158,11 @@ class SubscriptionRunner:
         self._watch.stop()
         self._own.dispose()
 
+    @property
+    def listening(self) -> bool:
+        """Whether it hears of other processes' commits at once; else it polls for them."""
+        return self._listener.connected
+
     def raise_error(self) -> None:
         """Raise what has ended one of the subscriptions, if anything has."""
         if self._errors:

@@ -459,6 +459,7 @@ def subscriptions(engine: Engine, async_engine: AsyncEngine, session: Session) -
     )
     with SubscriptionRunner(engine, [spec], schema="es") as runner:
         runner.run_until_current(timeout_seconds=1)
+        assert_type(runner.listening, bool)
     SubscriptionRunner(sessionmaker(engine), [spec], notifications=False)
     AsyncSubscriptionRunner(async_engine, [spec])
     AsyncSubscriptionRunner(async_sessionmaker(async_engine), [spec], notifications=False)

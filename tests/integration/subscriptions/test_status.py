@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from eventstore import ANY, EventFilter, SqlAlchemyEventStore, SubscriptionError
@@ -16,6 +16,7 @@ from eventstore.subscriptions import (
     subscription_status,
     wait_for,
 )
+from eventstore.subscriptions.creation import create
 from eventstore.subscriptions.notifications import CommitListener
 from tests.fixtures.events import new_event
 from tests.fixtures.subscriptions import CUT, QUICK, TELL, append, burn, see
@@ -59,6 +60,28 @@ def test_one_that_waits_says_for_whom(db: Engine) -> None:
     assert status.fence_holder.application_name == "slow writer"
     assert status.fence_holder.pid is not None
     assert status.fence_holder.seconds > 0
+
+
+def test_the_holder_is_the_one_that_appended_first_in_this_database(db: Engine) -> None:
+    """Not the one that began first, nor one of a copy of this database, whose sequence is alike."""
+    elsewhere = create_engine(db.url.set(database="postgres"))
+    append(db, "a", 1)
+    with Session(db) as session:
+        sequence = session.scalar(text("SELECT 'events_sequence_number_seq'::regclass::oid::int"))
+    with elsewhere.connect() as other, Session(db) as older, Session(db) as writer:
+        other.execute(text("SELECT pg_advisory_xact_lock_shared(:oid, 0)"), {"oid": sequence})
+        older.execute(text("SELECT 1"))
+        pid = writer.scalar(text("SELECT pg_backend_pid()"))
+        SqlAlchemyEventStore(writer).append_to_stream("b", ANY, [new_event()])
+        SqlAlchemyEventStore(older).append_to_stream("c", ANY, [new_event()])
+        with Session(db) as session, session.begin():
+            create(session, Subscription("view", see), 1, schema=None)
+        with Session(db) as session:
+            (status,) = subscription_status(session)
+    elsewhere.dispose()
+    assert status.readable == 1
+    assert status.fence_holder is not None
+    assert status.fence_holder.pid == pid
 
 
 def test_what_is_parked_and_what_went_wrong(db: Engine) -> None:
@@ -116,3 +139,41 @@ def test_a_lost_listener_is_made_anew_and_looks_after_it_listens(db: Engine) -> 
     assert listener.connected
     listener.stop()
     assert not listener.connected
+
+
+def test_a_runner_says_whether_it_listens(db: Engine) -> None:
+    append(db, "a", 1)
+    at_work, go_on = threading.Event(), threading.Event()
+
+    def handler(session: Session, event: AnyEnvelope) -> None:
+        at_work.set()
+        assert go_on.wait(60)
+
+    deaf = SubscriptionRunner(db, [Subscription("deaf", see)], notifications=False)
+    deaf.run_until_current()
+    assert not deaf.listening
+    with SubscriptionRunner(db, [Subscription("view", handler)]) as runner:
+        assert at_work.wait(60)
+        while not runner.listening:
+            assert runner._listener._thread.is_alive()
+        go_on.set()
+    assert not runner.listening
+
+
+def test_an_event_that_is_tried_again_is_shown(db: Engine) -> None:
+    """While its worker waits between attempts, no error is noted down yet."""
+    append(db, "a", 3)
+    shown: list[tuple[int | None, int]] = []
+
+    def refuse(session: Session, event: AnyEnvelope) -> None:
+        with Session(db) as other:
+            (status,) = subscription_status(other)
+        shown.append((status.marked_position, status.attempts))
+        if event.sequence_number == 2:
+            raise ValueError("no")
+
+    run(db, Subscription("view", refuse, retry=QUICK))
+    assert [each for each in shown if each[0] == 2] == [(2, 1), (2, 2), (2, 3)]
+    with Session(db) as session:
+        (status,) = subscription_status(session)
+    assert (status.marked_position, status.attempts) == (None, 0)
