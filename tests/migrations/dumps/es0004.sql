@@ -32,12 +32,17 @@ INSERT INTO snapshots (aggregate_id, aggregate_type, version, data, created_at) 
     ('Konto-ü/7 "x"', 'Konto', 1, '{"open": true}', '2024-03-02 00:00:01+00');
 
 INSERT INTO subscriptions (name, partition, partitions, checkpoint, owner, epoch, lease_expires_at,
-                           marked_position, attempts, releases, last_error, updated_at) VALUES
-    ('board', 0, 1, 5, NULL, 3, NULL, NULL, 0, 1, 'ValueError: no', '2024-03-05 00:00:00+00'),
-    ('mails', 0, 2, 7, 'host:1:a', 1, '2024-03-05 00:00:30+00', 7, 2, 0, NULL,
-     '2024-03-05 00:00:00+00'),
-    ('mails', 1, 2, 4, 'host:1:a', 1, '2024-03-05 00:00:30+00', NULL, 0, 0, NULL,
-     '2024-03-05 00:00:00+00');
+                           marked_position, attempts, releases, version, filter_fingerprint,
+                           last_error, last_error_position, last_error_at, updated_at) VALUES
+    ('board', 0, 1, 5, NULL, 3, NULL, NULL, 0, 1, 2,
+     'c8c6a4bd0dc1c5f3a1b1e0d0b59d5d7f8ad7f2e1b6f47ef0f4a1d3b2c1a09f8e',
+     'ValueError: no', 4, '2024-03-05 00:00:00+00', '2024-03-05 00:00:00+00'),
+    ('mails', 0, 2, 7, 'host:1:a', 1, '2024-03-05 00:00:30+00', 7, 2, 0, 1,
+     'c8c6a4bd0dc1c5f3a1b1e0d0b59d5d7f8ad7f2e1b6f47ef0f4a1d3b2c1a09f8e',
+     NULL, NULL, NULL, '2024-03-05 00:00:00+00'),
+    ('mails', 1, 2, 4, 'host:1:a', 1, '2024-03-05 00:00:30+00', NULL, 0, 0, 1,
+     'c8c6a4bd0dc1c5f3a1b1e0d0b59d5d7f8ad7f2e1b6f47ef0f4a1d3b2c1a09f8e',
+     NULL, NULL, NULL, '2024-03-05 00:00:00+00');
 
 INSERT INTO subscription_workers (subscription, worker, expires_at) VALUES
     ('mails', 'host:1:a', '2024-03-05 00:00:30+00');
