@@ -43,6 +43,7 @@ from eventstore.operations.transactions import connection_of, schema_of
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
     from eventstore.operations.leases import Lease
@@ -174,26 +175,30 @@ def save_checkpoint(
     since a commit that seemed to be lost wasn't; or if a parked stream was let go since the page
     was read, which left the stream's events out.
     """
-    values = {
-        **lease._asdict(),
-        "before": before.position,
-        "releases": before.releases,
-        "position": position,
-    }
+    values = {**lease._asdict(), **_before(before), "position": position}
     connection = connection_of(session)
     saved = run(connection, _save(), values, schema=schema_of(connection, schema))
     return saved.rowcount == 1
 
 
 def mark_attempt(
-    session: Session, lease: Lease, position: int, attempts: int, *, schema: str | None
+    session: Session,
+    lease: Lease,
+    before: Checkpoint,
+    position: int,
+    attempts: int,
+    *,
+    schema: str | None,
 ) -> bool:
     """Note that the event is about to be tried for the so-many-th time; False if it may not be.
+
+    That is on the same conditions as in :func:`save_checkpoint`: an event that was applied by a
+    commit whose reply was lost must not be tried again, since it may fail for that very reason.
 
     The caller commits. That commit need not reach the disk (``synchronous_commit``, PostgreSQL
     manual 20.5): it is to outlive the process, not the server.
     """
-    values = {**lease._asdict(), "position": position, "attempts": attempts}
+    values = {**lease._asdict(), **_before(before), "position": position, "attempts": attempts}
     connection = connection_of(session)
     rows = run(connection, _mark(), values, schema=schema_of(connection, schema))
     return rows.one_or_none() is not None
@@ -209,6 +214,10 @@ def note_error(
     values = {**lease._asdict(), "error": storable(error), "position": position}
     connection = connection_of(session)
     run(connection, _note(), values, schema=schema_of(connection, schema))
+
+
+def _before(checkpoint: Checkpoint) -> dict[str, int]:
+    return {"before": checkpoint.position, "releases": checkpoint.releases}
 
 
 def storable(text: str) -> str:
@@ -316,17 +325,21 @@ def _load_owned() -> Select[Any]:
     return select(row.partition, row.checkpoint, row.releases).where(is_owned())
 
 
+def _is_unmoved() -> ColumnElement[bool]:
+    row = subscriptions_table.c
+    return and_(
+        row.checkpoint == parameter("before", BigInteger),
+        row.releases == parameter("releases", BigInteger),
+    )
+
+
 @cache
 def _save() -> Update:
     row = subscriptions_table.c
     is_ahead = row.marked_position > parameter("position", BigInteger)
     return (
         update(subscriptions_table)
-        .where(
-            is_owned(),
-            row.checkpoint == parameter("before", BigInteger),
-            row.releases == parameter("releases", BigInteger),
-        )
+        .where(is_owned(), _is_unmoved())
         .values(
             checkpoint=parameter("position", BigInteger),
             marked_position=case((is_ahead, row.marked_position), else_=null()),
@@ -344,7 +357,7 @@ def _mark() -> Update:
     )
     return (
         update(subscriptions_table)
-        .where(is_owned())
+        .where(is_owned(), _is_unmoved())
         .values(
             marked_position=parameter("position", BigInteger),
             attempts=parameter("attempts", BigInteger),

@@ -73,7 +73,7 @@ class Attempts:
         limit = max(self._subscription.retry.max_attempts, _LEAST_DEATHS)
         if not self._tried.died or self.at(event) < limit:
             return False
-        error = "no attempt to handle the event came to an end: the process died"
+        error = "the last attempt to handle the event came to no end: the process died"
         self._keep(Failure(event, error, "", self.at(event)))
         return True
 

@@ -79,7 +79,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stale:
-    """A parked stream was let go while a batch that left it out was delivered."""
+    """The checkpoint was moved by a lost commit, or a parked stream was let go: read anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, DBAPIError):
         # The server's words hold values, and SQLAlchemy's the parameters.
         facts = ("SQLSTATE", sqlstate_of(error)), ("constraint", constraint_of(error))
-        return f"{name}: " + ", ".join(f"{what} {value}" for what, value in facts if value)
+        told = ", ".join(f"{what} {value}" for what, value in facts if value)
+        return f"{name}: {told}" if told else name
     return f"{name}: {error}"[:_MAX_MESSAGE]
 
 
@@ -103,8 +104,10 @@ def _is_outage(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         sqlstate = sqlstate_of(error)
         if sqlstate is None:
-            # It is not the server that has said so: there is no connection, or none any more.
-            return error.connection_invalidated or isinstance(error, OperationalError)
+            # Not the server has said so: there is no connection any more, or none was made. But
+            # where one lives, a driver that can't send a statement will never be able to.
+            is_connecting = isinstance(error, OperationalError) and error.statement is None
+            return error.connection_invalidated or is_connecting
         return error.connection_invalidated or sqlstate.startswith(_OUTAGES)
     return isinstance(error, PoolTimeoutError)
 

@@ -122,6 +122,7 @@ class Worker:
         self._lease_ends = 0.0
         self._readable = 0  # how far the feed can be read at least
         self._attempts = Attempts(subscription)
+        self._unsaved: set[int] = set()  # what took effect outside, and may come again
         self._slice = Slice(
             subscription.name, partition, subscription.partitions, subscription.filters
         )
@@ -272,6 +273,8 @@ class Worker:
                 return Failed(attempts - 1)
             if not (yield from self._mark(event, attempts)):
                 return (yield from self._refused())
+        elif self.is_unsaved and (moved := (yield from self._look_for_releases())):
+            return moved
         if self.subscription.external:
             yield Commit()  # no transaction is open while the handler is at work
         elif marked:
@@ -285,10 +288,22 @@ class Worker:
             stopped = (yield from self._complete(events, through, attempts)) or stopped
         return self._lost() if isinstance(stopped, LeaseLost) else stopped
 
+    def _look_for_releases(self) -> Generator[Step, Any, Happening | None]:
+        """Return what comes before the page, if the checkpoint's row isn't as it was.
+
+        What was scanned in vain may be of a stream that was let go since, up to the checkpoint
+        alone: its events up to here have to come before those of the page. The page was read
+        before this look; so it leaves out what is let go from now on, until it is to be saved.
+        """
+        at = yield from self._look()
+        return None if at == self._at else self._moved(at)
+
     def _mark(self, event: StoredEvent, attempts: int) -> Generator[Step, Any, bool]:
-        lease, position = self._owned(), event.position
+        lease, before, position = self._owned(), self._at, event.position
         is_marked = yield Ask(
-            lambda session: mark_attempt(session, lease, position, attempts, schema=self._schema)
+            lambda session: mark_attempt(
+                session, lease, before, position, attempts, schema=self._schema
+            )
         )
         if is_marked:
             yield Commit()
@@ -310,9 +325,10 @@ class Worker:
             # A process that was frozen finds out here, before it does anything more.
             if self._clock() >= self._lease_ends:
                 return handled, LeaseLost()
+            attempt = self._attempt_at(stored, attempts)
             try:
                 for event in stored.decoded(self._codec, filters):
-                    yield Hand(event, attempts + 1)
+                    yield Hand(event, attempt)
             except SubscriptionError:
                 raise  # it is of the subscription as a whole, and no event's fault
             except Exception as error:
@@ -325,6 +341,16 @@ class Worker:
                     return handled, Interrupted()
                 return handled, self._failed(stored, error, attempts)
         return len(events), None
+
+    def _attempt_at(self, event: StoredEvent, attempts: int) -> int:
+        """Return the number that a handler is told: more than 1 if the event may come again.
+
+        A batch whose checkpoint couldn't be saved is delivered once more, and nothing was counted.
+        """
+        if self.subscription.external:
+            attempts = max(attempts, int(event.position in self._unsaved))
+            self._unsaved.add(event.position)
+        return attempts + 1
 
     def _complete(
         self, events: list[StoredEvent], through: int, attempts: int
@@ -372,11 +398,21 @@ class Worker:
 
     def _move_to(self, at: Checkpoint) -> None:
         self._at, self.position, self._saved_at = at, at.position, self._clock()
+        self._unsaved = {each for each in self._unsaved if each > at.position}
 
     def _refused(self) -> Steps:
         """Find out why the checkpoint could not be moved."""
+        return self._moved((yield from self._look()))
+
+    def _look(self) -> Generator[Step, Any, Checkpoint | None]:
         lease = self._owned()
-        at = yield Ask(lambda session: load_owned(session, lease, schema=self._schema))
+        at: Checkpoint | None = yield Ask(
+            lambda session: load_owned(session, lease, schema=self._schema)
+        )
+        return at
+
+    def _moved(self, at: Checkpoint | None) -> Stale | LeaseLost:
+        """Go on where the checkpoint is by now."""
         if at is None:
             return self._lost()
         self._move_to(at)

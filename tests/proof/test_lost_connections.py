@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine, text
+from sqlalchemy.event import listen
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from eventstore.operations.read import read_feed_mark
 from eventstore.subscriptions import (
+    STOP,
     AsyncSubscriptionRunner,
     Delivery,
+    RetryPolicy,
     Subscription,
     SubscriptionRunner,
     parked_streams,
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from uuid import UUID
 
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Connection, Engine
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from eventstore.events import AnyEnvelope
@@ -194,6 +197,42 @@ def test_a_connection_is_lost_at_any_step(ledger_db: Engine, watched_url: URL, s
         missed += [cut for cut in cuts if not comes_to(cutter, cut, run_once)]
     load.check(handlers)
     assert len(missed) < 5, missed
+
+
+@pytest.mark.parametrize("is_single", [False, True])
+def test_a_commit_that_only_seemed_lost_stops_nothing(
+    ledger_db: Engine, *, is_single: bool
+) -> None:
+    """The handler refuses what was applied before, and its first failure would end the run."""
+    append(ledger_db, "a", 3)
+    engine = create_engine(ledger_db.url)
+    fails_in_batch, loses = [is_single], [True]
+    handed: list[int] = []
+
+    def handler(session: Session, event: AnyEnvelope) -> None:
+        if fails_in_batch and fails_in_batch.pop():
+            raise ValueError("no")
+        ledger.apply(session, event)
+        handed.append(event.event_version)
+
+    def commit(connection: Connection) -> None:
+        if handed and loses and loses.pop():
+            connection.exec_driver_sql("COMMIT")
+            driver: Any = connection.connection.driver_connection
+            with ledger_db.begin() as other:
+                other.execute(
+                    text("SELECT pg_terminate_backend(:pid, 60000)"),
+                    {"pid": driver.info.backend_pid},
+                )
+            connection.exec_driver_sql("SELECT 1")
+
+    listen(engine, "commit", commit)
+    retry = RetryPolicy(max_attempts=1)
+    view = Subscription("view", handler, retry=retry, on_failure=STOP)
+    SubscriptionRunner(engine, [view], notifications=False).run_until_current()
+    engine.dispose()
+    assert loses == []
+    assert ledger.balances(ledger_db) == ledger.fresh_fold(ledger_db)
 
 
 def comes_to(cutter: Cutter, cut: Cut, work: Callable[[], None]) -> bool:

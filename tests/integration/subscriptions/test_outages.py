@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import NullPool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,8 @@ from eventstore.subscriptions import (
 from tests.fixtures.subscriptions import QUICK, append, checkpoint, see, seen
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection, Engine
 
     from eventstore.events import AnyEnvelope
@@ -85,6 +87,35 @@ def test_an_outage_of_another_database_is_waited_for(db: Engine) -> None:
     run(db, Subscription("view", handler, retry=ONE_ATTEMPT))
     assert parked(db) == []
     assert seen(db) == [1, 2]
+
+
+def too_many_parameters(session: Session) -> None:
+    numbers = tuple(range(70_000))
+    marks = ",".join(["%s"] * len(numbers))
+    session.connection().exec_driver_sql(f"SELECT 1 WHERE 1 IN ({marks})", numbers)
+
+
+def missing_table_of_sqlite(_session: Session) -> None:
+    with create_engine("sqlite://", poolclass=NullPool).connect() as elsewhere:
+        elsewhere.execute(text("SELECT * FROM nothing"))
+
+
+@pytest.mark.parametrize("statement", [too_many_parameters, missing_table_of_sqlite])
+def test_a_statement_that_fails_on_a_live_connection_is_an_attempt(
+    db: Engine, statement: Callable[[Session], None]
+) -> None:
+    """There is no SQLSTATE, as while connecting; yet it would fail for ever."""
+    append(db, "bad", 1)
+    append(db, "good", 1)
+
+    def handler(session: Session, each: AnyEnvelope) -> None:
+        if each.stream_id == "bad":
+            statement(session)
+        see(session, each)
+
+    run(db, Subscription("view", handler, retry=ONE_ATTEMPT))
+    assert parked(db) == [("bad", 1, "sqlalchemy.exc.OperationalError")]
+    assert seen(db) == [2]
 
 
 def test_an_event_whose_failed_statement_is_swallowed_wedges_nothing(db: Engine) -> None:

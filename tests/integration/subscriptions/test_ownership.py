@@ -24,6 +24,7 @@ from eventstore import (
     SubscriptionError,
 )
 from eventstore.operations.checkpoints import (
+    Checkpoint,
     Definition,
     create_subscription,
     load_owned,
@@ -121,7 +122,7 @@ def test_one_that_ran_out_is_taken_over_and_the_old_owner_is_fenced(
         assert acquired is not None
         assert acquired.interrupted
         assert not save_checkpoint(session, lease, before, 5, schema=None)
-        assert not mark_attempt(session, lease, 5, 1, schema=None)
+        assert not mark_attempt(session, lease, before, 5, 1, schema=None)
         assert load_owned(session, lease, schema=None) is None
         # The epoch fences, whatever the names: an owner's own older lease is worth nothing.
         again = acquire_lease(session, "view", 0, "two", 60, schema=None)
@@ -129,15 +130,17 @@ def test_one_that_ran_out_is_taken_over_and_the_old_owner_is_fenced(
         assert not renew_lease(session, acquired.lease, 60, schema=None)
         assert not save_checkpoint(session, acquired.lease, before, 5, schema=None)
         acquired = again
+        assert mark_attempt(session, acquired.lease, before, 5, 1, schema=None)
         assert save_checkpoint(session, acquired.lease, before, 5, schema=None)
         # A commit that seemed lost and wasn't: the same step can't be made twice.
         assert not save_checkpoint(session, acquired.lease, before, 5, schema=None)
+        assert not mark_attempt(session, acquired.lease, before, 5, 1, schema=None)
 
 
 def test_attempts_are_told_to_the_next_owner(leased: tuple[Engine, Lease]) -> None:
     engine, lease = leased
     with Session(engine) as session, session.begin():
-        assert mark_attempt(session, lease, 7, 3, schema=None)
+        assert mark_attempt(session, lease, Checkpoint(0, 0, 0), 7, 3, schema=None)
         # Given back in the midst of its attempts: the third one has not come to an end.
         release_lease(session, lease, 2, schema=None)
         acquired = acquire_lease(session, "view", 0, "two", 60, schema=None)

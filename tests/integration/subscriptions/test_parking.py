@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy.orm import Session
 
 from eventstore import EventFilter, SubscriptionError
+from eventstore.operations.read import read_feed_mark
+from eventstore.registry import codec_of
 from eventstore.subscriptions import (
     Delivery,
     Subscription,
@@ -19,6 +21,10 @@ from eventstore.subscriptions import (
     replay_parked,
     replay_parked_async,
 )
+from eventstore.subscriptions.catch_up import Acquire, Deliver, Stale
+from eventstore.subscriptions.driving import drive
+from eventstore.subscriptions.wake_up import Feed
+from eventstore.subscriptions.worker import Worker
 from tests.fixtures.stores import async_engine_of, in_threads
 from tests.fixtures.subscriptions import QUICK, append, checkpoint, see, seen
 
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
 
     from eventstore.events import AnyEnvelope
+    from eventstore.subscriptions.catch_up import Happening
+    from eventstore.subscriptions.worker import Task
 
 
 def refusing(*versions: int, stream_id: str = "a") -> Callable[[Session, AnyEnvelope], None]:
@@ -154,6 +162,37 @@ def test_a_batch_that_passes_the_stream_over_is_read_anew_when_it_is_let_go(db: 
         go_on.set()
         runner.run_until_current()
     assert seen(db) == [*range(1, 10)]
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_what_was_scanned_in_vain_of_a_stream_comes_before_what_follows(
+    db: Engine, *, external: bool
+) -> None:
+    """The worker is ahead of its checkpoint when the stream is let go, from the checkpoint on."""
+    got: list[int] = []
+
+    def handler(*arguments: Any) -> None:
+        got.append(arguments[-1].position if external else arguments[-1].sequence_number)
+
+    park(db)
+    subscription = Subscription("view", handler, external=external)
+    # Its clock stands still, so that it never is time to save what was scanned in vain.
+    worker = Worker(subscription, 0, "w", codec_of(None), None, clock=lambda: 0.0)
+
+    def perform(command: Task) -> Happening:
+        with Session(db) as session:
+            feed = Feed(read_feed_mark(session, schema=None), 0)
+            return drive(session, subscription, worker.perform(command, feed))
+
+    perform(Acquire())
+    append(db, "a")
+    perform(Deliver(10, marked=False))
+    assert (worker.position, checkpoint(db), got) == (8, 7, [])
+    assert replay_parked(db, subscription) == []
+    append(db, "a")
+    assert perform(Deliver(10, marked=False)) == Stale()
+    perform(Deliver(10, marked=False))
+    assert (checkpoint(db), got) == (9, [2, 3, 7, 8, 9])
 
 
 def test_two_replays_at_once_deliver_once(db: Engine) -> None:

@@ -225,6 +225,8 @@ class Simulation:
             self.is_late = True
         if mishap == "taken over" and not transaction.has_locked:
             self._take_over()
+        if mishap == "replayed" and not transaction.has_locked:
+            self._replay()
         if mishap == "frozen":
             self.now += 2 * self.subscription.lease_seconds
             self._take_over()
@@ -272,12 +274,23 @@ class Simulation:
                 state.view.append(event.position)
             return
 
+    def _replay(self) -> None:
+        """Let every parked stream go, after what waits of it up to the checkpoint."""
+        state = self.state
+        parked, state.parked = state.parked, {}
+        for stream_id, (first, *_) in parked.items():
+            for event in self.of_feed(state, first - 1, state.checkpoint):
+                if event.stream_id == stream_id:
+                    self.handed.append((event.position, 1))
+                    state.view.append(event.position)
+        state.releases += 1
+
     def of_feed(self, state: State, after: int, until: int | None = None) -> list[Event]:
         """What is left to be delivered."""
         return [
             each
             for each in self.events
-            if after < each.position <= (until or self.events[-1].position)
+            if after < each.position <= (self.events[-1].position if until is None else until)
             and each.stream_id not in state.parked
         ]
 
@@ -317,9 +330,15 @@ class Simulation:
         return self.of_feed(session.state, after, until)[:limit]
 
     def mark_attempt(
-        self, session: Transaction, lease: Lease, position: int, attempts: int, **_: Any
+        self,
+        session: Transaction,
+        lease: Lease,
+        before: Checkpoint,
+        position: int,
+        attempts: int,
+        **_: Any,
     ) -> bool:
-        if self.load_owned(session, lease) is None:
+        if self.load_owned(session, lease) != before:
             return False
         state = session.write()
         state.marked, state.attempts = position, attempts

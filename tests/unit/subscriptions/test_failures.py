@@ -24,9 +24,11 @@ class DriverError(Exception):
         self.sqlstate = sqlstate
 
 
-def operational(sqlstate: str | None, *, invalidated: bool = False) -> OperationalError:
+def operational(
+    sqlstate: str | None, *, statement: str | None = "SELECT 1", invalidated: bool = False
+) -> OperationalError:
     return OperationalError(
-        "SELECT 1", {}, DriverError(sqlstate), connection_invalidated=invalidated
+        statement, {}, DriverError(sqlstate), connection_invalidated=invalidated
     )
 
 
@@ -41,7 +43,7 @@ def operational(sqlstate: str | None, *, invalidated: bool = False) -> Operation
         operational("57P03"),
         operational("25006"),
         operational("40P01"),
-        operational(None),
+        operational(None, statement=None),  # while connecting
         operational(None, invalidated=True),
         ConnectionUnusable("57P01"),
         TransactionConflict("40001"),
@@ -69,6 +71,7 @@ def wrap(error: Exception, *, explicit: bool) -> Exception:
     [
         ValueError("no"),
         ConnectionRefusedError(),  # somebody else's server: its client's errors are unknown to us
+        operational(None),  # the driver can't send it, or it isn't PostgreSQL's
         operational("57014"),  # a statement's time was over
         IntegrityError("INSERT", {}, DriverError("23505")),
         ConcurrencyConflict(1, 2, "s"),
@@ -103,3 +106,4 @@ def test_a_circle_of_causes_ends() -> None:
 
 def test_what_the_server_says_is_not_told() -> None:
     assert describe(operational("57P01")) == "sqlalchemy.exc.OperationalError: SQLSTATE 57P01"
+    assert describe(operational(None)) == "sqlalchemy.exc.OperationalError"
