@@ -45,8 +45,7 @@ class Decider(Generic[C, S, E]):
 
     def begin(self) -> DecidedAggregate[C, S, E]:
         """Return an aggregate of which nothing has happened yet."""
-        # A copy: not every evolve() is as pure as it should be, and this state is everybody's.
-        return DecidedAggregate(self, deepcopy(self.initial))
+        return DecidedAggregate(self, self._beginning())
 
     def events_of(self, command: C, state: S) -> tuple[E, ...]:
         """Return what ``command`` leads to; TypeError if ``decide`` returns no list of events."""
@@ -59,7 +58,11 @@ class Decider(Generic[C, S, E]):
 
     def fold(self, events: Iterable[E]) -> S:
         """Return the state after ``events``, from the initial one on."""
-        return reduce(self.evolve, events, self.initial)
+        return reduce(self.evolve, events, self._beginning())
+
+    def _beginning(self) -> S:
+        # A copy: not every evolve() is as pure as it should be, and this state is everybody's.
+        return deepcopy(self.initial)
 
 
 class DecidedAggregate(Aggregate, Generic[C, S, E]):

@@ -60,21 +60,26 @@ def given(subject: Any, *events: Any) -> Scenario[Any, Any]:
 
 
 class Scenario(Generic[C, S]):
-    """One run of a subject. Nothing runs before it is said what should come of it."""
+    """One run of a subject. Nothing runs before it is said what should come of it.
+
+    After that it may go on: ``given(...).when(a).then(x).when(b).then(y)``.
+    """
 
     def __init__(self, subject: Subject, events: tuple[Any, ...]) -> None:
         self._subject = subject
-        self._history = events
-        self._commands: list[C] = []
-        self._new_events: tuple[Any, ...] | None = None
+        self._history = events  #: what is not folded yet
+        self._commands: list[C] = []  #: what is not handled yet
+        self._new_events: tuple[Any, ...] = ()
 
     def when(self, *commands: C) -> Self:
         """Say which commands are handled, one after the other."""
+        if not self._commands:
+            self._new_events = ()
         self._commands += commands
         return self
 
     def then(self, *events: Any) -> Self:
-        """Assert that exactly these events follow."""
+        """Assert that exactly these events follow from the commands since the last assertion."""
         assert self._run() == events  # noqa: S101
         return self
 
@@ -93,25 +98,28 @@ class Scenario(Generic[C, S]):
         return self
 
     def then_raises(self, error: type[X], *, match: str | None = None) -> X:
-        """Assert that the last command is refused with such an error, and return it."""
+        """Assert that the last command, and it alone, is refused with such an error; return it."""
+        if not self._commands:
+            raise ValueError("then_raises() is about a command; say by when() which one")
+        refused = self._commands.pop()
+        self._run()
         with pytest.raises(error, match=match) as caught:
-            self._run()
+            self._subject.handle(refused)
         return caught.value
 
     def _run(self) -> tuple[Any, ...]:
-        if self._new_events is None:
-            for event in self._history:
-                self._subject.apply(event)
-            self._new_events = ()
-            for command in self._commands:
-                self._new_events += self._subject.handle(command)
+        history, self._history = self._history, ()
+        for event in history:
+            self._subject.apply(event)
+        while self._commands:
+            self._new_events += self._subject.handle(self._commands.pop(0))
         return self._new_events
 
 
 class _DecidedSubject:
     def __init__(self, decider: Decider[Any, Any, Any]) -> None:
         self._decider = decider
-        self.state = decider.initial
+        self.state = decider.begin().state
 
     def apply(self, event: Any) -> None:
         self.state = self._decider.evolve(self.state, event)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from eventstore import Decider
 from eventstore.testing.fakes import FakeClock, SequentialIds
 from eventstore.testing.scenarios import given
 from tests.fixtures.bank import (
@@ -43,6 +44,33 @@ def test_commands_one_after_the_other() -> None:
     scenario = given(account).when(Deposit(2), Withdraw(1)).when(Withdraw(1))
     scenario.then(Deposited(2), Withdrawn(1), Withdrawn(1)).then_state(State())
     given(account).when(Deposit(1), Withdraw(1), Withdraw(1)).then_raises(InsufficientFunds)
+
+
+def test_a_scenario_goes_on() -> None:
+    scenario = given(account).when(Deposit(2)).then(Deposited(2)).when(Withdraw(1))
+    scenario.then(Withdrawn(1)).then(Withdrawn(1)).then_state(State(1))
+    scenario.when(Withdraw(2)).then_raises(InsufficientFunds)
+    scenario.then_nothing().then_state(State(1))
+
+
+def test_the_last_command_alone_may_be_refused() -> None:
+    with pytest.raises(InsufficientFunds):
+        given(account).when(Withdraw(1), Deposit(1)).then_raises(InsufficientFunds)
+    with pytest.raises(ValueError, match="when"):
+        given(account, Deposited(1)).then_raises(InsufficientFunds)
+
+
+def test_scenarios_share_no_state() -> None:
+    def evolve(state: list[int], event: int) -> list[int]:
+        state.append(event)  # not as pure as it should be
+        return state
+
+    sums = Decider[int, list[int], int](
+        initial=[], decide=lambda command, _: [command], evolve=evolve
+    )
+    for _ in range(2):
+        given(sums, 1).when(2).then(2).then_state([1, 2])
+        assert sums.fold([1]) == [1]
 
 
 def test_a_projection() -> None:
