@@ -48,7 +48,8 @@ def applies(*event_classes: type) -> Callable[[_Method], _Method]: ...
 def applies(*event_classes: type) -> Any:
     """Mark the method of an :class:`Aggregate` that folds events of these classes into its state.
 
-    A class of events has one method; a subclass of the aggregate may give it another.
+    A class of events has one method; a subclass of the aggregate may give it another. The methods
+    of all base classes count, also of those that are no aggregates, in Python's order.
     """
     if not event_classes:
         raise TypeError("applies() takes at least one class of events")
@@ -93,16 +94,13 @@ class Aggregate:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _refuse_hidden_names(cls)
-        own: dict[type, str] = {}
-        for name, member in vars(cls).items():
-            for event_class in getattr(member, _MARK, ()):
-                if event_class in own:
-                    raise TypeError(
-                        f"{cls.__name__} applies {event_class.__name__} twice: "
-                        f"{own[event_class]}() and {name}()"
-                    )
-                own[event_class] = name
-        cls._appliers = cls._appliers | own
+        appliers: dict[type, str] = {}
+        for base in reversed(cls.__mro__):
+            own = _marked_in(base)
+            replaced = own.values()
+            appliers = {each: name for each, name in appliers.items() if name not in replaced}
+            appliers |= own
+        cls._appliers = appliers
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Set what an aggregate has besides its state."""
@@ -186,10 +184,33 @@ class Aggregate:
         self._version = version
         self._unsnapshotted_since = self._unsnapshotted_since or since
 
+    def superseded(self, version: int) -> None:
+        """Say that the pending events were recorded before, behind an earlier ``version``.
+
+        What was decided now is not in the stream, so that the state is that of no version. It is
+        given the one of before: whatever is decided on it meets a conflict.
+        """
+        self._pending.clear()
+        self._version = version
+
     def snapshot_taken(self) -> None:
         """Say that the state as it is now has been kept."""
         self._snapshot_version = self._version
         self._unsnapshotted_since = None
+
+
+def _marked_in(cls: type) -> dict[type, str]:
+    """Return the methods that ``cls`` itself marks, by the classes of events that they apply."""
+    own: dict[type, str] = {}
+    for name, member in vars(cls).items():
+        for event_class in getattr(member, _MARK, ()):
+            if event_class in own:
+                raise TypeError(
+                    f"{cls.__name__} applies {event_class.__name__} twice: "
+                    f"{own[event_class]}() and {name}()"
+                )
+            own[event_class] = name
+    return own
 
 
 _OWN_NAMES: Final = frozenset(

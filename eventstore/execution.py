@@ -177,7 +177,11 @@ class Executor(Generic[C, A]):
         """Append what the aggregates have pending."""
         result: AppendResult = yield Append(appends, require)
         for aggregate, append, place in zip(aggregates, appends, result, strict=True):
-            yield from self._saved(aggregate, append, place.version)
+            before = place.version - len(append.events)
+            if append.expected_version == before:
+                yield from self._saved(aggregate, append, place.version)
+            else:
+                aggregate.superseded(before)
         return result
 
     def execute(

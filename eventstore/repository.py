@@ -145,6 +145,10 @@ class Repository(_Repository[C, A]):
         ``require`` is what else must hold: :func:`~eventstore.no_new`,
         :class:`~eventstore.StreamAt`.
 
+        When the result says ``already_appended``, under ``idempotency_key``, what was decided now
+        was recorded before and is not again: forget the aggregates then, too, and load them. What
+        they are asked to save next is a conflict.
+
         :raises ConcurrencyConflict: somebody has appended to one of the streams since it was
             loaded; nothing was written. Forget the aggregates, load and decide again. Or a
             required stream is at another version.
@@ -283,6 +287,10 @@ class AsyncRepository(_Repository[C, A]):
         An aggregate without any is left out; with none at all, nothing is asked of the store.
         ``require`` is what else must hold: :func:`~eventstore.no_new`,
         :class:`~eventstore.StreamAt`.
+
+        When the result says ``already_appended``, under ``idempotency_key``, what was decided now
+        was recorded before and is not again: forget the aggregates then, too, and load them. What
+        they are asked to save next is a conflict.
 
         :raises ConcurrencyConflict: somebody has appended to one of the streams since it was
             loaded; nothing was written. Forget the aggregates, load and decide again. Or a

@@ -152,6 +152,21 @@ class LoadingAndSaving:
             assert (result.already_appended, new.version) == (already_appended, 1)
         assert payloads(bank, account_id) == [Deposited(1)]
 
+    def test_a_retry_that_was_decided_on_its_own_first_try_keeps_nothing(self, bank: Bank) -> None:
+        kind = AggregateType("account", Account, snapshots=Snapshots(EveryEvents(1)))
+        accounts, account_id = bank.repository(kind), uuid4()
+        for _ in range(2):
+            late = accounts.load(account_id)
+            late.deposit(1)
+            accounts.save(late, idempotency_key="k")
+        kept = bank.store.get_snapshot(f"account-{account_id}", "account")
+        assert kept is not None
+        assert kept.data["state"]["balance"] == accounts.load(account_id).balance == 1
+        late.deposit(1)
+        with pytest.raises(ConcurrencyConflict):
+            accounts.save(late)
+        assert payloads(bank, account_id) == [Deposited(1)]
+
     def test_streams_may_be_named_otherwise(self, bank: Bank) -> None:
         stream_id = str(uuid4())
         kind = AggregateType("account", Account, stream_id=lambda _: stream_id)

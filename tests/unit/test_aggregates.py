@@ -52,6 +52,48 @@ def test_a_subclass_inherits_methods_and_may_replace_them() -> None:
     assert plain.balance == 5
 
 
+def test_methods_of_all_bases_count() -> None:
+    class Named:
+        name = ""
+
+        @applies(Renamed)
+        def _renamed(self, event: Renamed) -> None:
+            self.name = event.name
+
+    class Saving(Aggregate):
+        saved_up = 0
+
+        @applies(Deposited)
+        def _deposited(self, event: Deposited) -> None:
+            self.saved_up += event.amount
+
+    class Spending(Aggregate):
+        spent = 0
+
+        @applies(Withdrawn, Deposited)
+        def _moved(self, event: Withdrawn | Deposited) -> None:
+            self.spent += event.amount
+
+    class Wallet(Named, Saving, Spending):
+        pass
+
+    wallet = Wallet()
+    for event in (Renamed("ann"), Deposited(3), Withdrawn(1)):
+        wallet.record(event)
+    assert (wallet.name, wallet.saved_up, wallet.spent) == ("ann", 3, 1)
+
+
+def test_a_method_that_is_replaced_applies_what_it_says_itself() -> None:
+    class Plain(Account):
+        @applies(Withdrawn)
+        def _deposited(self, event: Withdrawn) -> None: ...  # type: ignore[override]
+
+    account = Plain()
+    account.record(Withdrawn(1))
+    with pytest.raises(TypeError, match="no method for Deposited"):
+        account.record(Deposited(1))
+
+
 def test_one_method_may_apply_several_classes() -> None:
     class Counter(Aggregate):
         count = 0
