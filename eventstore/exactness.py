@@ -1,9 +1,9 @@
 """What a payload's type says about its round trip before any payload is there.
 
-pydantic compiles a type into a *core schema*, a tree of plain dicts. Three questions are answered
+pydantic compiles a type into a *core schema*, a tree of plain dicts. Four questions are answered
 by a walk over it, once a type: whether some value of the type could not come back, so that the
-type is refused; whether ``==`` is a comparison of all fields, so that it may be relied on; and
-whether JSON of it may hold ``NaN``.
+type is refused; whether ``==`` is a comparison of all fields, so that it may be relied on; whether
+JSON of it may hold ``NaN``; and whether it holds sets, whose order means nothing.
 """
 
 from __future__ import annotations
@@ -101,6 +101,13 @@ def may_write_nan(core_schema: Any) -> bool:
     return any(
         config.get("ser_json_inf_nan") == "constants"
         for _, config in _walk(core_schema, _NO_CONFIG)
+    )
+
+
+def holds_sets(core_schema: Any) -> bool:
+    """Tell whether some part of the type is a set."""
+    return any(
+        schema["type"] in {"set", "frozenset"} for schema, _ in _walk(core_schema, _NO_CONFIG)
     )
 
 

@@ -24,10 +24,11 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from eventstore.comparison import first_difference, leaves_of
 from eventstore.errors import SerializationError
 from eventstore.events import EventMetadata
-from eventstore.exactness import equals_by_fields, inexact_part, may_write_nan
+from eventstore.exactness import equals_by_fields, holds_sets, inexact_part, may_write_nan
 from eventstore.personal.carriers import name_subjects
 from eventstore.personal.checks import personal_problem
 from eventstore.personal.fields import AS_CARRIERS, holds_personal
+from eventstore.set_order import in_one_order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,6 +87,10 @@ class PayloadType:
         return equals_by_fields(self.adapter.core_schema)
 
     @cached_property
+    def _holds_sets(self) -> bool:
+        return holds_sets(self.adapter.core_schema)
+
+    @cached_property
     def _may_write_nan(self) -> bool:
         return may_write_nan(self.adapter.core_schema)
 
@@ -106,12 +111,15 @@ class PayloadType:
     def _written(self, event_type: str, payload: object, context: object = None) -> bytes:
         try:
             # Not dump_json, which passes on fifteen more arguments.
-            return self.adapter.serializer.to_json(
+            written = self.adapter.serializer.to_json(
                 payload, by_alias=True, warnings=False, context=context
             )
+            if self._holds_sets:
+                return to_json(in_one_order(payload, from_json(written)))
         except Exception:  # noqa: BLE001 - whatever a serialiser of the user's raises
             path = _path_of_unstorable(payload)
             raise SerializationError(event_type, path, "is not serialisable as JSON") from None
+        return written
 
     def _refuse_loss(self, event_type: str, payload: object, encoded: bytes) -> None:
         try:
