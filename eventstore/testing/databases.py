@@ -36,9 +36,9 @@ def temporary_database(server: URL, *, template: str | None = None) -> Iterator[
 
 
 @contextmanager
-def migrated_database(server: URL) -> Iterator[URL]:
+def migrated_database(server: URL, *, schema: str | None = None) -> Iterator[URL]:
     """Create a database with the event store's tables on ``server``, and drop it again."""
     with temporary_database(server) as database:
         engine = create_engine(database, poolclass=NullPool)
-        migrate.upgrade(engine)
+        migrate.upgrade(engine, schema=schema)
         yield database

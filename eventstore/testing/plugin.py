@@ -13,7 +13,7 @@
 
 The server is the one that ``EVENTSTORE_TEST_DSN`` names (a URL; its role needs CREATEDB), else an
 embedded one, if the extra ``eventstore[embedded]`` is installed. Override ``event_registry`` to
-give the stores a registry.
+give the stores a registry, and ``event_store_schema`` to put their tables into a schema.
 """
 
 from __future__ import annotations
@@ -99,9 +99,15 @@ def event_store_server() -> Iterator[URL]:
 
 
 @pytest.fixture(scope="session")
-def event_store_template(event_store_server: URL) -> Iterator[URL]:
+def event_store_schema() -> str | None:
+    """Give the schema of the tables; that of the search path, unless a test suite overrides it."""
+    return None
+
+
+@pytest.fixture(scope="session")
+def event_store_template(event_store_server: URL, event_store_schema: str | None) -> Iterator[URL]:
     """Give the URL of a database with the tables that nobody uses: the others are its copies."""
-    with migrated_database(event_store_server) as database:
+    with migrated_database(event_store_server, schema=event_store_schema) as database:
         yield database
 
 
@@ -131,16 +137,20 @@ def event_registry() -> EventRegistry | None:
 
 @pytest.fixture
 def event_store(
-    _event_store_engine: Engine, event_registry: EventRegistry | None
+    _event_store_engine: Engine,
+    event_registry: EventRegistry | None,
+    event_store_schema: str | None,
 ) -> Iterator[SqlAlchemyEventStore]:
     """Give a store whose session is rolled back after the test; the session is ``.session``."""
     with rolled_back_session(_event_store_engine) as session:
-        yield SqlAlchemyEventStore(session, event_registry)
+        yield SqlAlchemyEventStore(session, event_registry, schema=event_store_schema)
 
 
 @_async_fixture
 async def async_event_store(
-    event_store_database: URL, event_registry: EventRegistry | None
+    event_store_database: URL,
+    event_registry: EventRegistry | None,
+    event_store_schema: str | None,
 ) -> AsyncIterator[AsyncSqlAlchemyEventStore]:
     """Give an async store whose session is rolled back after the test."""
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - an extra
@@ -148,7 +158,7 @@ async def async_event_store(
     # No pool: each test may have an event loop of its own.
     engine = create_async_engine(event_store_database, poolclass=NullPool)
     async with rolled_back_async_session(engine) as session:
-        yield AsyncSqlAlchemyEventStore(session, event_registry)
+        yield AsyncSqlAlchemyEventStore(session, event_registry, schema=event_store_schema)
 
 
 @pytest.fixture

@@ -68,8 +68,13 @@ SYNC = """
 ASYNC = """
     import pytest
     from eventstore import EventEnvelope
+    from sqlalchemy import text
 
     pytestmark = pytest.mark.{marker}
+
+    @pytest.fixture(scope="session")
+    def event_store_schema():
+        return "orders"
 
     @pytest.mark.parametrize("again", [1, 2])
     async def test_what_is_committed_is_rolled_back(async_event_store, again):
@@ -78,6 +83,9 @@ ASYNC = """
         await async_event_store.session.commit()
         await async_event_store.session.rollback()
         assert [e.event_version async for e in async_event_store.read_stream("s")] == [1]
+        where = text("SELECT schemaname FROM pg_tables WHERE tablename = 'events'")
+        schemas = await async_event_store.session.scalars(where)
+        assert list(schemas) == ["orders"]
 """
 
 GOLDEN = """
