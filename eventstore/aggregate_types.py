@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast, overload
+from uuid import UUID
 
 from eventstore.aggregates import Aggregate
 from eventstore.appending import StreamAppend
@@ -16,7 +18,6 @@ from eventstore.streams import MAX_ID_LENGTH, MAX_TYPE_LENGTH, check_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
-    from uuid import UUID
 
     from eventstore.errors import SerializationError
     from eventstore.snapshots import AnySnapshot
@@ -91,7 +92,7 @@ class AggregateType(Generic[C, A]):
 
     def stream_of(self, aggregate_id: AggregateId) -> str:
         """Return the id of the aggregate's stream."""
-        return self._stream_id(str(aggregate_id))
+        return self._stream_id(_text_of(aggregate_id))
 
     def tags_of(self, aggregate_id: str, payload: object) -> Iterable[str]:
         """Return the tags of a new event of the aggregate."""
@@ -115,8 +116,24 @@ class AggregateType(Generic[C, A]):
         return self._begun(restored, aggregate_id, snapshot.version)
 
     def _begun(self, aggregate: Aggregate, aggregate_id: AggregateId, version: int) -> A:
-        aggregate.begun(str(aggregate_id), version)
+        aggregate.begun(_text_of(aggregate_id), version)
         return cast("A", aggregate)
+
+    def check(self, aggregate: A) -> A:
+        """Return an aggregate that can be saved.
+
+        TypeError for one of another type, ValueError for one that has no id.
+        """
+        if not self._style.owns(aggregate):
+            raise TypeError(
+                f"this repository is for {self.name!r}, not for {type(aggregate).__qualname__}; "
+                "several types are saved by one store.append() of their repositories' changes()"
+            )
+        if not aggregate.aggregate_id:
+            raise ValueError(
+                f"this {self.name!r} has no id; get it from begin(aggregate_id) of its repository"
+            )
+        return aggregate
 
     def handle(self, command: C, aggregate: A) -> None:
         """Let the aggregate decide; what follows waits to be saved."""
@@ -189,6 +206,7 @@ class _Style(Protocol):
     def restore(self, state: Any) -> Aggregate: ...
     def state_of(self, aggregate: Any) -> object: ...
     def handle(self, command: Any, aggregate: Any) -> None: ...
+    def owns(self, aggregate: object) -> bool: ...
 
 
 class _Classes:
@@ -212,7 +230,17 @@ class _Classes:
                 f"a command for {self._model.__name__} is a callable that takes one, such as "
                 f"lambda it: it.do(), not {type(command).__qualname__}"
             )
-        command(aggregate)
+        result = command(aggregate)
+        if isawaitable(result):
+            if iscoroutine(result):
+                result.close()
+            raise TypeError(
+                f"a command for {self._model.__name__} can't be awaited, since it may be decided "
+                "several times; await what it needs before, and let it take the result"
+            )
+
+    def owns(self, aggregate: object) -> bool:
+        return isinstance(aggregate, self._model)
 
 
 class _Deciders:
@@ -234,6 +262,17 @@ class _Deciders:
 
     def handle(self, command: object, aggregate: DecidedAggregate[Any, Any, Any]) -> None:
         aggregate.handle(command)
+
+    def owns(self, aggregate: object) -> bool:
+        return isinstance(aggregate, DecidedAggregate) and aggregate.decider is self._model
+
+
+def _text_of(aggregate_id: object) -> str:
+    if not isinstance(aggregate_id, str | UUID):
+        raise TypeError(
+            f"aggregate_id must be a str or a UUID, not {type(aggregate_id).__qualname__}"
+        )
+    return check_text("aggregate_id", str(aggregate_id), MAX_ID_LENGTH)
 
 
 def _style_of(model: object) -> _Style:

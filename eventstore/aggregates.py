@@ -22,7 +22,7 @@ dataclass, unless snapshots are taken of it.
 
 from __future__ import annotations
 
-from inspect import get_annotations
+from inspect import get_annotations, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def applies(*event_classes: type) -> Any:
             raise TypeError(f"applies() takes classes of events, not {event_class!r}")
 
     def mark(method: _Method) -> _Method:
+        if iscoroutinefunction(method):
+            raise TypeError(f"{method.__qualname__}() must not be async: it only changes the state")
         setattr(method, _MARK, event_classes)
         return method
 

@@ -52,11 +52,12 @@ def causation(
     What is not given comes from the block around it; a first block without a correlation id begins
     a conversation under a new one. Yields the metadata that holds within.
 
-    Raises TypeError for an idempotency key, which belongs to one append, and pydantic's
-    ``ValidationError``, a :class:`ValueError`, for what can't be metadata.
+    Raises TypeError for an idempotency key or a schema version, which belong to one append, and
+    pydantic's ``ValidationError``, a :class:`ValueError`, for what can't be metadata.
     """
-    if "idempotency_key" in further:
-        raise TypeError("an idempotency_key names one append; give it to that")
+    for name in ("idempotency_key", "schema_version"):
+        if name in further:
+            raise TypeError(f"{name} belongs to one append, not to all below; give it to that")
     given = EventMetadata(
         correlation_id=correlation_id,
         causation_id=causation_id,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import reduce
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -43,6 +44,12 @@ class Decider(Generic[C, S, E]):
     decide: Callable[[C, S], Iterable[E]]
     evolve: Callable[[S, E], S]
 
+    def __post_init__(self) -> None:
+        for name in ("decide", "evolve"):
+            function = getattr(self, name)
+            if not callable(function) or iscoroutinefunction(function):
+                raise TypeError(f"{name} must be a function that isn't async, not {function!r}")
+
     def begin(self) -> DecidedAggregate[C, S, E]:
         """Return an aggregate of which nothing has happened yet."""
         return DecidedAggregate(self, self._beginning())
@@ -69,7 +76,7 @@ class DecidedAggregate(Aggregate, Generic[C, S, E]):
     """What a repository loads for a decider: the state, its version, and what waits to be saved."""
 
     def __init__(self, decider: Decider[C, S, E], state: S) -> None:
-        self._decider = decider
+        self.decider = decider
         self._state = state
         self._folded = 0  #: how many of the pending events are in the state
 
@@ -83,7 +90,7 @@ class DecidedAggregate(Aggregate, Generic[C, S, E]):
 
     def handle(self, command: C) -> None:
         """Decide: what the command leads to waits to be saved."""
-        self._pending += self._decider.events_of(command, self.state)
+        self._pending += self.decider.events_of(command, self.state)
 
     def record(self, event: object) -> None:
         """Let an event happen: it waits to be saved."""
@@ -91,7 +98,7 @@ class DecidedAggregate(Aggregate, Generic[C, S, E]):
 
     def apply(self, event: Any) -> None:
         """Fold a payload into the state."""
-        self._state = self._decider.evolve(self._state, event)
+        self._state = self.decider.evolve(self._state, event)
 
     @property
     def can_replay(self) -> bool:

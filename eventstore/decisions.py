@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 
 #: What is decided in a state: what to append, or nothing.
-Decide: TypeAlias = Callable[[S], StreamAppend | Sequence[StreamAppend]]
+Decide: TypeAlias = Callable[[S], StreamAppend | Iterable[StreamAppend]]
 
 
 def execute_decision(
@@ -96,8 +96,7 @@ async def async_execute_decision(
 def _steps(model: DecisionModel[S], decide: Decide[S], retries: Retries) -> Steps[AppendResult]:
     for attempt in count(1):
         read: QueryResult = yield ReadByQuery(model.query)
-        decided = decide(model.state_of(read.events))
-        appends = [decided] if isinstance(decided, StreamAppend) else list(decided)
+        appends = _appends_of(decide(model.state_of(read.events)))
         if not appends:
             return AppendResult(())
         try:
@@ -109,3 +108,14 @@ def _steps(model: DecisionModel[S], decide: Decide[S], retries: Retries) -> Step
         else:
             return result
     raise AssertionError("count() has ended")
+
+
+def _appends_of(decided: StreamAppend | Iterable[StreamAppend]) -> Sequence[StreamAppend]:
+    if isinstance(decided, StreamAppend):
+        return [decided]
+    if not isinstance(decided, Iterable):
+        raise TypeError(
+            "decide() must return a StreamAppend, several in a list, or an empty list if nothing "
+            f"happens; not {type(decided).__qualname__}"
+        )
+    return list(decided)

@@ -349,6 +349,8 @@ def rule_of(commutes: Commutes) -> Callable[[AnyEnvelope], bool]:
         raise TypeError(f"commutes must be a collection of event types, not {commutes!r} alone")
     if callable(commutes):
         return commutes
+    if not isinstance(commutes, Collection):
+        raise TypeError(f"commutes must be a collection of event types or a rule, not {commutes!r}")
     classes = tuple(each for each in commutes if isinstance(each, type))
     names = frozenset(each for each in commutes if isinstance(each, str))
     if len(classes) + len(names) != len(commutes):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, overload
 
 from pydantic import PydanticUserError
@@ -236,8 +237,10 @@ class EventRegistry:
             check_number("a version in into", version)
 
         def decorate(function: T) -> T:
-            if not callable(function):
-                raise TypeError(f"an upcaster must be a function, not {type(function).__name__}")
+            if not callable(function) or iscoroutinefunction(function):
+                raise TypeError(
+                    f"an upcaster must be a function that isn't async, not {function!r}"
+                )
             step = Step(
                 event_type=event_type,
                 from_version=from_version,

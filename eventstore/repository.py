@@ -90,8 +90,10 @@ class _Repository(Generic[C, A]):
         So that aggregates of several types can be saved by one append, all or nothing:
         ``store.append(accounts.changes(account), orders.changes(order))``. They don't learn of it;
         load them again before you go on.
+
+        :raises TypeError, ValueError: an aggregate of another type, or one without an id.
         """
-        return self._envelopes.append_of(self._kind, aggregate, idempotency_key)
+        return self._envelopes.append_of(self._kind, self._kind.check(aggregate), idempotency_key)
 
     def _executor(self, keep_snapshot: Callable[[AnySnapshot], object] | None) -> Executor[C, A]:
         return Executor(self._kind, self._envelopes, self._retries, keep_snapshot)
@@ -154,8 +156,9 @@ class Repository(_Repository[C, A]):
             required stream is at another version.
         :raises AppendConditionFailed: an event has come that ``require`` excludes; nothing was
             written.
+        :raises TypeError, ValueError: an aggregate of another type, or one without an id.
         """
-        changed = [aggregate for aggregate in aggregates if aggregate.pending_events]
+        changed = [each for each in aggregates if self._kind.check(each).pending_events]
         # Made once: when the transaction is run again, the same events are known by their ids.
         appends = [self.changes(each, idempotency_key=idempotency_key) for each in changed]
         if not appends:
@@ -297,8 +300,9 @@ class AsyncRepository(_Repository[C, A]):
             required stream is at another version.
         :raises AppendConditionFailed: an event has come that ``require`` excludes; nothing was
             written.
+        :raises TypeError, ValueError: an aggregate of another type, or one without an id.
         """
-        changed = [aggregate for aggregate in aggregates if aggregate.pending_events]
+        changed = [each for each in aggregates if self._kind.check(each).pending_events]
         # Made once: when the transaction is run again, the same events are known by their ids.
         appends = [self.changes(each, idempotency_key=idempotency_key) for each in changed]
         if not appends:

@@ -361,7 +361,7 @@ class Conflicts:
 
     @pytest.mark.parametrize("wrong", ["renamed", Renamed, [7], 7])
     def test_a_rule_must_say_something_about_events(self, bank: Bank, wrong: Any) -> None:
-        with pytest.raises(TypeError, match=r"commutes|not iterable"):
+        with pytest.raises(TypeError, match="commutes"):
             bank.repository(DECIDED).execute("1", Deposit(1), commutes=wrong)
 
 

@@ -112,8 +112,9 @@ def test_a_block_that_fails_ends() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(TypeError, match="idempotency_key"), causation(idempotency_key="k"):
-        pass
+    for of_one_append in ({"idempotency_key": "k"}, {"schema_version": 2}):
+        with pytest.raises(TypeError, match="belongs to one append"), causation(**of_one_append):  # type: ignore[arg-type]
+            pass
     with pytest.raises(ValueError, match="user_id"), causation(user_id=7):  # type: ignore[arg-type]
         pass
     assert enrich(EventMetadata()) == EventMetadata()

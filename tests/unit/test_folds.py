@@ -125,6 +125,13 @@ def test_a_stream_that_another_decision_has_begun() -> None:
         execute_decision(store, COUNT, lambda _: StreamAppend("s", 7, [event("x", tags=[])]))
 
 
+def test_what_a_decision_may_be() -> None:
+    store = InMemoryEventStore()
+    assert execute_decision(store, COUNT, lambda _: iter([counted()]))["s"].version == 1
+    with pytest.raises(TypeError, match=r"decide\(\) must return .*; not NoneType"):
+        execute_decision(store, COUNT, lambda _: None)  # type: ignore[arg-type, return-value]
+
+
 def test_what_the_domain_raises_ends_it() -> None:
     def decide(_: int) -> StreamAppend:
         raise KeyError

@@ -13,15 +13,17 @@ from eventstore import (
     AsyncInMemoryEventStore,
     AsyncRepository,
     ConnectionUnusable,
+    Decider,
     EveryEvents,
     InMemoryEventStore,
     Repository,
     Retries,
     Snapshots,
     TransactionConflict,
+    applies,
 )
 from tests.conformance.repository_suite import RepositorySuite
-from tests.fixtures.bank import DECIDED, Account, Deposit, account, registry
+from tests.fixtures.bank import DECIDED, Account, Deposit, Deposited, account, registry
 from tests.fixtures.repositories import Bank, async_bank
 
 if TYPE_CHECKING:
@@ -63,6 +65,56 @@ class Failing:
             # What was appended is taken back.
             self.store = InMemoryEventStore(registry)
             raise self.errors.pop(0)
+
+
+ACCOUNTS = AggregateType("account", Account)
+
+
+def test_an_aggregate_that_nobody_has_named_is_not_saved() -> None:
+    store = InMemoryEventStore(registry)
+    new = Account()
+    new.deposit(1)
+    for save in (Repository(store, ACCOUNTS).save, Repository(store, ACCOUNTS).changes):
+        with pytest.raises(ValueError, match=r"no id; get it from begin\("):
+            save(new)
+    assert list(store.read_all_forward()) == []
+
+
+@pytest.mark.parametrize("wrong", [None, 7, b"7", ""])
+def test_what_can_be_no_id(wrong: Any) -> None:
+    accounts = Repository(InMemoryEventStore(registry), ACCOUNTS)
+    for call in (accounts.load, accounts.begin, lambda it: accounts.execute(it, len)):  # type: ignore[arg-type]
+        with pytest.raises((TypeError, ValueError), match="aggregate_id must"):
+            call(wrong)
+
+
+def test_an_aggregate_is_saved_by_a_repository_of_its_type() -> None:
+    store = InMemoryEventStore(registry)
+    accounts, decided = Repository(store, ACCOUNTS), Repository(store, DECIDED)
+    another = Decider(initial=account.initial, decide=account.decide, evolve=account.evolve)
+    strangers: list[Any] = [
+        decided.begin("1"),
+        AggregateType("account", another).begin("1"),
+        accounts.begin("1"),
+        "account",
+    ]
+    for repository, others in ((accounts, strangers[:2]), (decided, strangers[1:])):
+        for stranger in others:
+            with pytest.raises(TypeError, match=r"for 'account', not for .*changes\(\)"):
+                repository.save(stranger)
+
+
+def test_a_command_is_not_awaited() -> None:
+    async def deposit(it: Account) -> None:
+        it.deposit(1)
+
+    store = InMemoryEventStore(registry)
+    with pytest.raises(TypeError, match="can't be awaited"):
+        Repository(store, ACCOUNTS).execute("1", deposit)
+    with pytest.raises(TypeError, match="evolve must be a function"):
+        Decider(initial=None, decide=lambda *_: [], evolve=deposit)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"deposit\(\) must not be async"):
+        applies(Deposited)(deposit)  # type: ignore[arg-type]
 
 
 def test_a_transaction_that_was_given_up_is_run_again() -> None:

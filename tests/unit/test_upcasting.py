@@ -67,6 +67,15 @@ def test_a_long_chain_is_no_recursion() -> None:
     assert len(payload) == 1499
 
 
+def test_an_upcaster_is_not_awaited() -> None:
+    async def upcast(data: dict[str, Any]) -> dict[str, Any]:
+        return data
+
+    for wrong in (upcast, "upcast"):
+        with pytest.raises(TypeError, match="isn't async"):
+            EventRegistry().upcaster("t", from_version=1)(wrong)  # type: ignore[type-var]
+
+
 def test_an_upcaster_stays_a_function() -> None:
     registry = EventRegistry()
 
