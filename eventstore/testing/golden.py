@@ -26,6 +26,7 @@ from eventstore.errors import SerializationError
 from eventstore.events import EventEnvelope
 from eventstore.payloads import canonical_json, with_schema_version
 from eventstore.personal.carriers import MARK_BYTES, without_sealed
+from eventstore.personal.erasure import SUBJECT_FORGOTTEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -134,6 +135,8 @@ class GoldenEvents:
             (registry.current_type(golden.event_type), golden.version) for golden in self._golden()
         }
         for event_type, last in registry.last_versions().items():
+            if event_type == SUBJECT_FORGOTTEN:
+                continue  # not the caller's type, but one that use_keys() has registered
             for version in range(1, last + 1):
                 if (event_type, version) in there:
                     continue

@@ -7,6 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from eventstore import EventEnvelope, EventRegistry, Upcast
+from eventstore.personal import MasterKeys
 from eventstore.testing.golden import GoldenEvents
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def todays_registry() -> EventRegistry:
         lambda data: {"order_id": data["order_id"], "currency": "EUR"}
     )
     return registry
+
+
+def test_the_librarys_own_types_are_its_own_to_test(tmp_path: Path) -> None:
+    registry = first_registry()
+    registry.use_keys(MasterKeys(bytes(32)))
+    GoldenEvents(tmp_path, write=True).check(registry, [SAMPLE])
 
 
 @pytest.fixture
