@@ -301,7 +301,8 @@ class InMemoryEventStore:
         if options.backward:
             events.reverse()
         for was in islice(events, options.max_count):
-            yield from self._decoded(was, decoder)
+            today = self._decoded(was, decoder)
+            yield from reversed(list(today)) if options.backward else today
 
     def load_stream(
         self,

@@ -78,7 +78,11 @@ def read_stream_page(
     if rows[0][EVENT_ID] is None:
         return EMPTY_PAGE  # the stream has no event in the range, but a state
     decoder = with_keys(connection, decoder, rows, schema=schema)
-    return _page(rows, decoder, frozenset(), rows[-1][EVENT_VERSION])
+    last = rows[-1][EVENT_VERSION]
+    if not cursor.backward:
+        return _page(rows, decoder, frozenset(), last)
+    page = _page(rows[::-1], decoder, frozenset(), last)
+    return page._replace(events=page.events[::-1])  # of one that was split, the last part first
 
 
 def read_feed_position(session: Session, *, schema: str | None) -> int:

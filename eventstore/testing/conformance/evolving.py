@@ -193,7 +193,7 @@ class EvolvingTypes:
         assert read() == expected
         assert read(max_count=6) == expected[:3]
         assert read(max_count=5) == expected[:1]
-        assert read(backward=True) == [expected[n] for n in (3, 1, 2, 0)]
+        assert read(backward=True) == expected[::-1]
         first = next(iter(store.read_stream(stream))).sequence_number
         own = EventFilter(stream_prefix=stream)
         feed = store.read_all_forward(first - 1, filters=own, page_size=page_size)
