@@ -189,8 +189,9 @@ class Repository(_Repository[C, A]):
         HTTP request with ``If-Match``, is only carried out on what its sender was shown.
 
         ``idempotency_key`` names the command: when it is executed again, since the reply was lost,
-        nothing is decided, and the outcome is that of the first time. (A command that led to
-        nothing leaves no trace, and is decided again.)
+        nothing is decided, and the outcome is that of the first time; so it is for another command
+        under the same key, which can't be told from it. (A command that led to nothing leaves no
+        trace, and is decided again.)
 
         ``require`` is what else must hold when something is appended, whatever was decided: what a
         command reads besides its aggregate belongs there. Read that again, and give the command
@@ -333,8 +334,9 @@ class AsyncRepository(_Repository[C, A]):
         HTTP request with ``If-Match``, is only carried out on what its sender was shown.
 
         ``idempotency_key`` names the command: when it is executed again, since the reply was lost,
-        nothing is decided, and the outcome is that of the first time. (A command that led to
-        nothing leaves no trace, and is decided again.)
+        nothing is decided, and the outcome is that of the first time; so it is for another command
+        under the same key, which can't be told from it. (A command that led to nothing leaves no
+        trace, and is decided again.)
 
         ``require`` is what else must hold when something is appended, whatever was decided: what a
         command reads besides its aggregate belongs there. Read that again, and give the command
