@@ -22,9 +22,10 @@ its operations, of the operation's name; a job may name further ones by ``point(
 from __future__ import annotations
 
 from functools import wraps
+from inspect import iscoroutinefunction
 from queue import Empty, SimpleQueue
 from threading import Semaphore, Thread
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast, overload
 
 from sqlalchemy import text
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-    from eventstore.protocols import EventStore
+    from eventstore.protocols import AsyncEventStore, EventStore
 
 R = TypeVar("R")
 
@@ -97,11 +98,15 @@ class Runner(Generic[R]):
 
         It stays there until the one that holds the lock goes on; then ``finish()`` it.
         """
-        self._start()
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            while not connection.execute(_A_SESSION_WAITS).scalar_one():
+            others = connection.execute(_WAITING_SESSIONS).scalar_one()
+            self._start()
+            while connection.execute(_WAITING_SESSIONS).scalar_one() <= others:
                 if not self._news.empty():
-                    raise AssertionError(f"it was not blocked before {self._next_news()!r}")
+                    reached = self._next_news()
+                    if reached is None and self._error is not None:
+                        raise self._error
+                    raise AssertionError(f"it was not blocked before {reached or 'its end'!r}")
 
     def finish(self) -> R:
         """Let it run to its end, and return what it returns or raise what it raises."""
@@ -168,13 +173,21 @@ class _AbandonedError(BaseException):
     """Unwinds a job at the point where it stands."""
 
 
-def pausing(store: EventStore, point: Callable[[str], None]) -> EventStore:
-    """Return ``store`` as one that reaches a point of its name before each operation."""
-    return cast("EventStore", _PausingStore(store, point))
+@overload
+def pausing(store: EventStore, point: Callable[[str], None]) -> EventStore: ...
+@overload
+def pausing(store: AsyncEventStore, point: Callable[[str], None]) -> AsyncEventStore: ...
+def pausing(store: Any, point: Callable[[str], None]) -> Any:
+    """Return ``store`` as one that reaches a point of its name before each operation.
+
+    An async one stops its event loop there: let each job of the race have a loop of its own, by
+    ``asyncio.run``.
+    """
+    return _PausingStore(store, point)
 
 
 class _PausingStore:
-    def __init__(self, store: EventStore, point: Callable[[str], None]) -> None:
+    def __init__(self, store: Any, point: Callable[[str], None]) -> None:
         self._store = store
         self._point = point
 
@@ -188,10 +201,15 @@ class _PausingStore:
             self._point(name)
             return attribute(*args, **kwargs)
 
-        return operation
+        @wraps(attribute)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            self._point(name)
+            return await attribute(*args, **kwargs)
+
+        return awaited if iscoroutinefunction(attribute) else operation
 
 
-_A_SESSION_WAITS: Final = text(
-    "SELECT count(*) > 0 FROM pg_stat_activity "
+_WAITING_SESSIONS: Final = text(
+    "SELECT count(*) FROM pg_stat_activity "
     "WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )

@@ -205,6 +205,38 @@ def test_a_conflict_is_met_once_in_a_transaction(
         assert (other.finish().version, other.finish().attempts) == (6, 2)
 
 
+def test_each_runner_is_awaited_at_the_lock(
+    engine: Engine, sessions: sessionmaker[Session]
+) -> None:
+    arrived: list[str] = []
+
+    def append(name: str) -> Callable[[Callable[[str], None]], int]:
+        def job(point: Callable[[str], None]) -> int:
+            with event_store(sessions, registry) as store:
+                for _ in range(50):
+                    store.get_stream_info("account-1")
+                arrived.append(name)
+                outcome = Repository(store, DECIDED).execute("1", Deposit(1))
+                if name == "a":
+                    point("commit")
+                return outcome.version
+
+        return job
+
+    with Race() as race:
+        first, second, third = (race.enter(append(name)) for name in "abc")
+        first.run_to("commit")
+        second.run_until_blocked(engine)
+        third.run_until_blocked(engine)
+        assert arrived == ["a", "b", "c"]
+        assert first.finish() == 1
+        assert {second.finish(), third.finish()} == {2, 3}
+        refused = race.enter(race_for_a_withdrawal(sessions, Withdraw(80)))
+        refused.run_to("load_stream")
+        with pytest.raises(InsufficientFunds):
+            refused.run_until_blocked(engine)
+
+
 def test_two_executions_under_one_key_are_one(
     engine: Engine, sessions: sessionmaker[Session]
 ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from eventstore import InMemoryEventStore
+from eventstore import AsyncInMemoryEventStore, AsyncRepository, InMemoryEventStore
 from eventstore.testing.races import Race, pausing
+from tests.fixtures.bank import DECIDED, Deposit, registry
 from tests.fixtures.events import new_event
 
 if TYPE_CHECKING:
@@ -86,3 +88,18 @@ def test_a_pausing_store_stops_before_each_operation() -> None:
         runner.run_to("append_to_stream")
         assert store.get_stream_info("s") is None
         assert runner.finish() == 1
+
+
+def test_an_async_store_pauses_too() -> None:
+    store = AsyncInMemoryEventStore(registry)
+
+    async def deposit(point: Point) -> int:
+        return (
+            await AsyncRepository(pausing(store, point), DECIDED).execute("1", Deposit(1))
+        ).version
+
+    with Race() as race:
+        first, second = (race.enter(lambda point: asyncio.run(deposit(point))) for _ in range(2))
+        first.run_to("append")
+        second.run_to("append")
+        assert (first.finish(), second.finish()) == (1, 2)
