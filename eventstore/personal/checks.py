@@ -50,9 +50,10 @@ class _Walk:
                 field.get("serialization_alias", name) for name, field in fields.items()
             }
             for name, field in fields.items():
+                yield from self._problems(field["schema"], cls, seen, refs)
+                # After that: who says whose it is by personal() has hidden it, too.
                 if _is_shown(cls, name) and _holds_directly(field["schema"]):
                     yield _shown(cls, name)
-                yield from self._problems(field["schema"], cls, seen, refs)
         else:
             for part in parts_of(schema):
                 yield from self._problems(part, schema.get("cls", cls), names, refs)

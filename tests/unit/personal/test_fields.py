@@ -176,7 +176,7 @@ class Bytes(BaseModel):
 
 class Shown(BaseModel):
     who: str
-    names: dict[str, Personal[str]]
+    names: Annotated[dict[str, Personal[str]], personal(subject="who")] = Field(repr=True)
 
 
 class ShownAgain(BaseModel):
@@ -206,7 +206,7 @@ class HiddenInAModel(BaseModel):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (Nobody, r"give it Field\(repr=False\)|doesn't say whose it is"),
+        (Nobody, r"doesn't say whose it is"),
         (WrongName, r"personal\(subject='learner'\) names no field"),
         (Twice, "holds another one"),
         (Bytes, "bytes that are no UTF-8"),
