@@ -219,11 +219,20 @@ _OWN_NAMES: Final = frozenset(
     name for name in {**vars(Aggregate), **get_annotations(Aggregate)} if not name.startswith("__")
 )
 
+#: Those that no subclass can mean, so that a command of that name was meant to be something else.
+_FINAL_NAMES: Final = frozenset(name for name in _OWN_NAMES if not name.startswith("_")) - {
+    "apply",
+    "can_replay",
+    "record",
+    "saved",
+}
+
 
 def _refuse_hidden_names(cls: type[Aggregate]) -> None:
-    """Raise TypeError for a field that would take the place of something of the base."""
+    """Raise TypeError for a field or a method that would hide something of the base."""
     hidden = _OWN_NAMES.intersection(get_annotations(cls))
+    hidden |= _FINAL_NAMES.intersection(vars(cls))
     if hidden:
         raise TypeError(
-            f"{cls.__name__}.{min(hidden)} would hide Aggregate.{min(hidden)}; rename the field"
+            f"{cls.__name__}.{min(hidden)} would hide Aggregate.{min(hidden)}; rename it"
         )

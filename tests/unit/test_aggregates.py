@@ -125,6 +125,26 @@ def test_a_field_that_would_hide_the_base_is_refused(field: str) -> None:
         type("Hiding", (Aggregate,), {"__annotations__": {field: int}, field: 0})
 
 
+@pytest.mark.parametrize("name", ["replay", "version", "begun", "snapshot_taken"])
+def test_a_command_that_would_hide_the_base_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=f"Hiding.{name} would hide Aggregate.{name}; rename it"):
+        type("Hiding", (Aggregate,), {name: lambda _: None})
+
+
+def test_a_dataclass_may_have_slots() -> None:
+    @dataclass(slots=True)
+    class Slotted(Aggregate):
+        balance: int = 0
+
+        @applies(Deposited)
+        def _deposited(self, event: Deposited) -> None:
+            self.balance += event.amount
+
+    slotted = Slotted()
+    slotted.record(Deposited(1))
+    assert (slotted.balance, slotted.version) == (1, 0)
+
+
 @pytest.mark.parametrize("wrong", [(), ("Deposited",), (Deposited(1),)])
 def test_applies_takes_classes(wrong: tuple[object, ...]) -> None:
     with pytest.raises(TypeError, match=r"applies\(\) takes"):
