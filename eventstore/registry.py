@@ -419,9 +419,15 @@ class EventRegistry:
     def stored_types(self, event_types: frozenset[str]) -> frozenset[str]:
         """Return the names under which events of these types may be stored.
 
-        They are the types themselves, those that upcasters turn into them, and the aliases.
+        They are the types themselves, those that upcasters turn into them, and the aliases. Raises
+        :class:`UnknownEventType` for one that no event is read as here: it would be waited for in
+        vain, or be missing in a condition.
         """
-        return self._stored_as(self._upcasting, self.current_types(event_types))
+        current = self.current_types(event_types)
+        if not self._reads_unknown:
+            for unknown in sorted(current - self._types.keys() - self._retired.keys()):
+                raise UnknownEventType(unknown, "$", "is looked for, but not registered")
+        return self._stored_as(self._upcasting, current)
 
     def _stored_as(self, upcasting: Upcasting, current: frozenset[str]) -> frozenset[str]:
         sources = upcasting.sources(current)

@@ -2,16 +2,27 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
+from eventstore import (
+    EventFilter,
+    InMemoryEventStore,
+    Query,
+    QueryItem,
+    StreamAppend,
+    no_new,
+)
 from eventstore.codec import JsonPayloads
 from eventstore.errors import SerializationError, UnknownEventType
 from eventstore.events import AnyEnvelope, EventEnvelope
 from eventstore.registry import EventRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class OrderPlaced(BaseModel):
@@ -226,3 +237,23 @@ def test_plain_payloads_are_dicts_under_any_name() -> None:
         assert caught.value.path == "$"
     with pytest.raises(SerializationError):
         plain.decode("any", b"[1]")
+
+
+def test_a_type_that_nobody_knows_is_not_looked_for() -> None:
+    """A misspelt one would be waited for in vain, or be missing in a condition."""
+    registry = EventRegistry()
+    registry.register("placed", dict, aliases=["ordered"])
+    store = InMemoryEventStore(registry)
+    event = EventEnvelope(aggregate_type="t", event_type="placed", event_data={}, tags=["a"])
+    query = Query(QueryItem(types=["palced"], tags=["a"]))
+    calls: list[Callable[[], object]] = [
+        lambda: list(store.read_all_forward(filters=EventFilter(event_types=["palced"]))),
+        lambda: store.read_by_query(query),
+        lambda: store.append(StreamAppend("s", 0, [event]), require=no_new(query)),
+    ]
+    for call in calls:
+        with pytest.raises(UnknownEventType, match=r"'palced': .* not registered"):
+            call()
+    assert list(store.read_all_forward(filters=EventFilter(event_types=["ordered"]))) == []
+    raw = InMemoryEventStore(EventRegistry(unknown="raw"))
+    assert list(raw.read_by_query(query)) == []
