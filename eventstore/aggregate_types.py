@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from inspect import isawaitable, iscoroutine
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
-from eventstore.aggregates import Aggregate
+from eventstore.aggregates import Aggregate, carry_out
 from eventstore.appending import StreamAppend
 from eventstore.correlation import enrich
 from eventstore.deciders import DecidedAggregate, Decider
@@ -225,19 +224,7 @@ class _Classes:
         return aggregate
 
     def handle(self, command: Any, aggregate: Aggregate) -> None:
-        if not callable(command):
-            raise TypeError(
-                f"a command for {self._model.__name__} is a callable that takes one, such as "
-                f"lambda it: it.do(), not {type(command).__qualname__}"
-            )
-        result = command(aggregate)
-        if isawaitable(result):
-            if iscoroutine(result):
-                result.close()
-            raise TypeError(
-                f"a command for {self._model.__name__} can't be awaited, since it may be decided "
-                "several times; await what it needs before, and let it take the result"
-            )
+        carry_out(command, aggregate)
 
     def owns(self, aggregate: object) -> bool:
         return isinstance(aggregate, self._model)

@@ -22,7 +22,7 @@ dataclass, unless snapshots are taken of it.
 
 from __future__ import annotations
 
-from inspect import get_annotations, iscoroutinefunction
+from inspect import get_annotations, isawaitable, iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, overload
 
 if TYPE_CHECKING:
@@ -199,6 +199,27 @@ class Aggregate:
         """Say that the state as it is now has been kept."""
         self._snapshot_version = self._version
         self._unsnapshotted_since = None
+
+
+def carry_out(command: Any, aggregate: Aggregate) -> None:
+    """Let an aggregate carry out a command: call it with the aggregate.
+
+    TypeError for what can't be called, and for what would have to be awaited.
+    """
+    name = type(aggregate).__name__
+    if not callable(command):
+        raise TypeError(
+            f"a command for {name} is a callable that takes one, such as lambda it: it.do(), not "
+            f"{type(command).__qualname__}"
+        )
+    result = command(aggregate)
+    if isawaitable(result):
+        if iscoroutine(result):
+            result.close()
+        raise TypeError(
+            f"a command for {name} can't be awaited, since it may be decided several times; await "
+            "what it needs before, and let it take the result"
+        )
 
 
 def _marked_in(cls: type) -> dict[type, str]:

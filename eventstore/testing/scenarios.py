@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, overloa
 
 import pytest
 
-from eventstore.aggregates import Aggregate
+from eventstore.aggregates import Aggregate, carry_out
 from eventstore.deciders import Decider
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class _AggregateSubject:
 
     def handle(self, command: Callable[[Aggregate], object]) -> tuple[Any, ...]:
         recorded = len(self.state.pending_events)
-        command(self.state)
+        carry_out(command, self.state)
         return self.state.pending_events[recorded:]
 
 

@@ -106,6 +106,14 @@ def test_what_is_wrong_fails(subject: Any) -> None:
         given(subject, Deposited(10)).when(command).then_raises(InsufficientFunds)
 
 
+def test_a_command_is_not_awaited() -> None:
+    async def deposit(it: Account) -> None:
+        it.deposit(1)
+
+    with pytest.raises(TypeError, match="can't be awaited"):
+        given(Account).when(deposit).then_nothing()
+
+
 def test_an_error_of_the_domain_is_not_hidden() -> None:
     with pytest.raises(InsufficientFunds):
         given(account).when(Withdraw(4)).then_nothing()
