@@ -249,7 +249,7 @@ class AsyncSubscriptionRunner:
         except Exception as error:
             if not is_passing(error):
                 raise
-            worker.log_interruption(error)
+            worker.interrupted(error)
             return Interrupted()
 
     async def _keep_leases(self) -> None:
@@ -257,8 +257,7 @@ class AsyncSubscriptionRunner:
         while not await pause(self._stopping, self._roster.renewal_seconds(failed=failed)):
             try:
                 async with AsyncSession(self._own) as session:
-                    await session.run_sync(self._roster.renew)
-                failed = False
+                    failed = not await session.run_sync(self._roster.renew)
                 self._watch.wake()
             except (SQLAlchemyError, EventStoreError, OSError) as error:
                 failed = True

@@ -265,7 +265,7 @@ class SubscriptionRunner:
         except Exception as error:
             if not is_passing(error):
                 raise
-            worker.log_interruption(error)
+            worker.interrupted(error)
             return Interrupted()
 
     def _keep_leases(self) -> None:
@@ -273,8 +273,7 @@ class SubscriptionRunner:
         while not self._stopping.wait(self._roster.renewal_seconds(failed=failed)):
             try:
                 with Session(self._own) as session:
-                    self._roster.renew(session)
-                failed = False
+                    failed = not self._roster.renew(session)
                 self._watch.wake()
             except (SQLAlchemyError, EventStoreError) as error:
                 failed = True
