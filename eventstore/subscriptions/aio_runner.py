@@ -80,11 +80,11 @@ class AsyncSubscriptionRunner:
         schema: str | None = None,
         notifications: bool = True,
     ) -> None:
-        self._subscriptions = check_subscriptions(subscriptions)
+        self._schema = check_schema(schema)
+        self._subscriptions = check_subscriptions(subscriptions, registry, self._schema)
         self._sessions, engine = async_sessions_of(engine)
         # In AUTOCOMMIT: an owner that is frozen while it renews a lease must leave no lock behind.
         self._own = separate_async(engine)
-        self._schema = check_schema(schema)
         codec = codec_of(registry)
         self._roster = Roster(self._subscriptions, worker_name(), codec, self._schema)
         self._watch = AsyncFeedWatch(engine, self._schema)

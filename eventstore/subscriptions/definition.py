@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from eventstore.reading import PAGE_SIZE, EventFilter, check_page_size
 from eventstore.streams import MAX_ID_LENGTH, check_aware, check_number, check_text
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventstore.events import AnyEnvelope
+    from eventstore.registry import EventRegistry
 
 
 class OnFailure(Enum):
@@ -108,6 +109,13 @@ class Delivery:
         return self.event.sequence_number
 
 
+class MadeFor(NamedTuple):
+    """The store that a handler counts on."""
+
+    registry: EventRegistry | None
+    schema: str | None
+
+
 #: ``handler(session, event)``, or ``handler(delivery)`` if the subscription is ``external``; for
 #: the async runner, a coroutine function.
 Handler: TypeAlias = Callable[..., Any]
@@ -142,6 +150,8 @@ class Subscription:
     version: int = field(default=1, kw_only=True)
     #: Called with a session when a runner starts, to refuse or to make what the handler needs.
     prepare: Callable[[Session], object] | None = field(default=None, kw_only=True)
+    #: What a runner must read with, if the handler is made for that; a projection's is.
+    made_for: MadeFor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_text("name", self.name, MAX_ID_LENGTH)
@@ -167,6 +177,24 @@ class Subscription:
             raise TypeError(f"external must be a bool, not {self.external!r}")
         if check_number("version", self.version) == 0:
             raise ValueError("version must be at least 1")
+
+    def check_store(self, registry: EventRegistry | None, schema: str | None) -> None:
+        """Raise ValueError if the handler is made for another store than the one that is read.
+
+        It would look for its rows where the others are not, or pass over what it doesn't know.
+        """
+        if self.made_for is None:
+            return
+        if self.made_for.schema != schema:
+            raise ValueError(
+                f"subscription {self.name!r} is made for schema {self.made_for.schema!r}, not "
+                f"{schema!r}; give the same one to both"
+            )
+        if self.made_for.registry is not registry:
+            raise ValueError(
+                f"subscription {self.name!r} is made for another registry; give the same object "
+                "to both"
+            )
 
     @property
     def start_position(self) -> int | datetime | None:

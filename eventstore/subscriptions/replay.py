@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
     from sqlalchemy.orm import Session, sessionmaker
 
-    from eventstore.codec import PayloadCodec
     from eventstore.operations.deliveries import StoredEvent
     from eventstore.registry import EventRegistry
     from eventstore.subscriptions.definition import Subscription
@@ -69,7 +68,7 @@ def replay_parked(
     :raises SubscriptionError: what waits was parked by one with other partitions, version or
         filter; or the handler can't work at all, and says so by that error.
     """
-    replay = Replay(subscription, stream_id, codec_of(registry), check_schema(schema))
+    replay = Replay(subscription, stream_id, registry, schema)
     sessions, _ = sessions_of(engine)
     with sessions() as session:
         waiting = replay.begin(session)
@@ -94,7 +93,7 @@ async def replay_parked_async(
     schema: str | None = None,
 ) -> list[ParkedStream]:
     """Do the same as :func:`replay_parked`, awaiting."""
-    replay = Replay(subscription, stream_id, codec_of(registry), check_schema(schema))
+    replay = Replay(subscription, stream_id, registry, schema)
     sessions, _ = async_sessions_of(engine)
     async with sessions() as session:
         waiting = await session.run_sync(replay.begin)
@@ -132,15 +131,16 @@ class Replay:
         self,
         subscription: Subscription,
         stream_id: str | None,
-        codec: PayloadCodec,
+        registry: EventRegistry | None,
         schema: str | None,
     ) -> None:
         if stream_id is not None:
             check_stream_id(stream_id)
         self._subscription = subscription
         self._stream_id = stream_id
-        self._codec = codec
-        self._schema = schema
+        self._codec = codec_of(registry)
+        self._schema = check_schema(schema)
+        subscription.check_store(registry, self._schema)
 
     def begin(self, session: Session) -> list[ParkedStream]:
         """Return the streams that are to be replayed, if this code may do that.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from eventstore.codec import PayloadCodec
     from eventstore.operations.leases import Crew
+    from eventstore.registry import EventRegistry
 
 
 log = logging.getLogger("eventstore.subscriptions")
@@ -42,13 +43,16 @@ _LOCK_NOT_AVAILABLE: Final = "55P03"
 LONGEST_ACQUIRE_SECONDS: Final = 1.0
 
 
-def check_subscriptions(subscriptions: Sequence[Subscription]) -> tuple[Subscription, ...]:
-    """Return the subscriptions if they can be run together."""
+def check_subscriptions(
+    subscriptions: Sequence[Subscription], registry: EventRegistry | None, schema: str | None
+) -> tuple[Subscription, ...]:
+    """Return the subscriptions if they can be run together, on a store."""
     if not subscriptions:
         raise ValueError("subscriptions is empty; name at least one")
     for spec in subscriptions:
         if not isinstance(spec, Subscription):
             raise TypeError(f"subscriptions must be of Subscription, not {type(spec).__name__}")
+        spec.check_store(registry, schema)
     names = [spec.name for spec in subscriptions]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
