@@ -54,6 +54,8 @@ def projection_versions(
     session: Session, name: str | None = None, *, schema: str | None = None
 ) -> list[ProjectionVersion]:
     """Return the versions of a projection that there are, or of all projections."""
+    if name is not None:
+        check_text("name", name, MAX_ID_LENGTH)
     return list_versions(session, name, schema=check_schema(schema))
 
 
@@ -150,6 +152,8 @@ def discard_version(
 
     :raises SubscriptionError: it is the live one, or somebody runs it.
     """
+    check_text("name", name, MAX_ID_LENGTH)
+    check_number("version", version)
     connection = transaction_of(session)
     known = load_version(session, name, version, Hold.EXCLUSIVE, schema=check_schema(schema))
     if known is None:

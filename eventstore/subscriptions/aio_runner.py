@@ -138,7 +138,8 @@ class AsyncSubscriptionRunner:
         self._roster.stop()
         self._stopping.set()
         self._watch.wake()
-        await asyncio.gather(*self._tasks)
+        # A task that somebody else has cancelled must not keep the others' connections open.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._notifications and self._tasks:
             await self._listener.stop()
             await self._notifier.stop()
@@ -203,8 +204,9 @@ class AsyncSubscriptionRunner:
             self._errors.append(error)
             with suppress(Exception):
                 await self._perform(worker, Halt())
-        worker.abandon()
-        self._progress.set()
+        finally:
+            worker.abandon()
+            self._progress.set()
 
     async def _obey_until_the_end(self, worker: Worker) -> None:
         loop = loop_of(worker.subscription)

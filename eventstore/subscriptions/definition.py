@@ -10,7 +10,7 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from eventstore.reading import PAGE_SIZE, EventFilter, check_page_size
+from eventstore.reading import PAGE_SIZE, EventFilter
 from eventstore.streams import MAX_ID_LENGTH, check_aware, check_number, check_text
 
 if TYPE_CHECKING:
@@ -165,18 +165,16 @@ class Subscription:
             raise TypeError(
                 f"start must be BEGINNING, NOW, Position(n) or a datetime, not {self.start!r}"
             )
-        check_page_size(self.batch_size)
+        for name in ("batch_size", "partitions", "version"):
+            if check_number(name, getattr(self, name)) == 0:
+                raise ValueError(f"{name} must be at least 1")
         if not isinstance(self.retry, RetryPolicy):
             raise TypeError(f"retry must be a RetryPolicy, not {type(self.retry).__name__}")
         if not isinstance(self.on_failure, OnFailure):
             raise TypeError(f"on_failure must be PARK, STOP or SKIP, not {self.on_failure!r}")
         check_seconds("lease_seconds", self.lease_seconds)
-        if check_number("partitions", self.partitions) == 0:
-            raise ValueError("partitions must be at least 1")
         if not isinstance(self.external, bool):
             raise TypeError(f"external must be a bool, not {self.external!r}")
-        if check_number("version", self.version) == 0:
-            raise ValueError("version must be at least 1")
 
     def check_store(self, registry: EventRegistry | None, schema: str | None) -> None:
         """Raise ValueError if the handler is made for another store than the one that is read.

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from eventstore.operations.checkpoints import load_checkpoints
 from eventstore.operations.conflicts import sqlstate_of
 from eventstore.operations.leases import announce_worker, renew_lease, retire_worker
+from eventstore.operations.read import read_feed_mark
 from eventstore.operations.transactions import commit
 from eventstore.subscriptions.catch_up import CatchUp
 from eventstore.subscriptions.creation import create
@@ -130,11 +131,19 @@ class Roster:
             worker.is_awaited = is_awaited
 
     def all_beyond(self, session: Session, position: int) -> bool:
-        """Tell whether every checkpoint, whoever moves it, has come to a position."""
-        return all(
-            at.position >= position
+        """Tell whether every checkpoint, whoever moves it, has come to a position.
+
+        One that is ahead of the newest event is of another store, and has come nowhere: its worker
+        is about to stop at that.
+        """
+        positions = [
+            at.position
             for spec in self._subscriptions
             for at in load_checkpoints(session, spec.name, schema=self._schema)
+        ]
+        return (
+            min(positions, default=0) >= position
+            and max(positions, default=0) <= read_feed_mark(session, schema=self._schema).head
         )
 
     def may_acquire(self, worker: Worker) -> bool:

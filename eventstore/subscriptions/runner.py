@@ -96,7 +96,7 @@ class SubscriptionRunner:
         self._notifications = notifications
         self._stopping = threading.Event()
         self._progress = threading.Condition()
-        self._errors: list[Exception] = []
+        self._errors: list[BaseException] = []
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
@@ -212,14 +212,15 @@ class SubscriptionRunner:
             self._obey_until_the_end(worker)
             if worker.has_halted:
                 self._errors.append(worker.stopped())
-        except Exception as error:  # noqa: BLE001 - it must not be lost with the thread
+        except BaseException as error:  # noqa: BLE001 - it must not be lost with the thread
             worker.ended_by(error)
             self._errors.append(error)
             with suppress(Exception):
                 self._perform(worker, Halt())
-        worker.abandon()
-        with self._progress:
-            self._progress.notify_all()
+        finally:
+            worker.abandon()
+            with self._progress:
+                self._progress.notify_all()
 
     def _obey_until_the_end(self, worker: Worker) -> None:
         loop = loop_of(worker.subscription)
