@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from eventstore.codec import JsonPayloads
 from eventstore.errors import ConnectionUnusable
 from eventstore.subscriptions import PARK, SKIP, STOP, OnFailure, RetryPolicy, Subscription
-from eventstore.subscriptions.catch_up import Pause
+from eventstore.subscriptions.catch_up import Acquire, Deliver, Pause, Report, Reported
 from eventstore.subscriptions.failures import describe
+from eventstore.subscriptions.worker import Worker
 from tests.unit.subscriptions.simulation import MISHAPS, Event, Simulation, simulated
 
 if TYPE_CHECKING:
@@ -186,6 +188,21 @@ def test_what_interrupts_again_and_again_is_reported(
     # No attempt was counted.
     assert simulation.state.parked == {}
     check(simulation)
+
+
+def test_an_interruption_that_is_over_is_no_more_reported_though_no_event_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulation = simulated(monkeypatch, Simulation(subscription(), EVENTS))
+    worker = Worker(subscription(), 0, "w", JsonPayloads(), None, clock=lambda: 0.0)
+    for command in (Acquire(), Deliver(3, marked=False)):
+        simulation.perform(worker, command)
+    worker.interrupted(ConnectionUnusable("57P01"))
+    assert simulation.perform(worker, Report()) == Reported()
+    saves = simulation.state.saves
+    for _ in range(2):
+        simulation.perform(worker, Deliver(3, marked=False))
+        assert simulation.state.saves == saves + 1
 
 
 @pytest.mark.parametrize("external", [False, True])
