@@ -67,6 +67,10 @@ test: lint types test-fast test-embedded test-server ## Everything: on the embed
 test-embedded: $(READY) ## All tests on embedded PostgreSQL servers, one for each core
 	env -u EVENTSTORE_TEST_DSN $(PYTEST) --numprocesses auto --dist worksteal
 
+.PHONY: proof
+proof: $(READY) ## A minute of kill -9, SIGSTOP and lost connections under load
+	EVENTSTORE_TEST_THOROUGH=1 $(PYTEST) tests/proof
+
 .PHONY: test-server
 test-server: $(READY) ## All tests on the server of EVENTSTORE_TEST_DSN, if it is set
 	@if [ -n "$$EVENTSTORE_TEST_DSN" ]; then $(PYTEST) -m 'not embedded'; \

@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     DateTime,
     Delete,
     Select,
     String,
-    Text,
     Update,
     and_,
     case,
     delete,
     func,
     literal,
-    literal_column,
     null,
     or_,
     select,
-    true,
     update,
 )
 from sqlalchemy.dialects import postgresql
@@ -136,14 +134,22 @@ def reset_subscription(session: Session, subscription: str, *, schema: str | Non
     return bool(rows)
 
 
-def has_scanned(session: Session, subscription: str, position: int, *, schema: str | None) -> bool:
+def has_scanned(
+    session: Session,
+    subscription: str,
+    position: int,
+    *,
+    is_readable: bool = False,
+    schema: str | None,
+) -> bool:
     """Tell whether each partition has come as far as ``position``; False if it was never run.
 
     One that has no event between its checkpoint and that of the position has come so far, too:
-    what other partitions get moves its checkpoint later.
+    what other partitions get moves its checkpoint later. For a position that has no event, the
+    caller says by ``is_readable`` that the feed can be read up to there.
     """
     connection = connection_of(session)
-    values = {"subscription": subscription, "position": position}
+    values = {"subscription": subscription, "position": position, "is_readable": is_readable}
     rows = run(connection, _has_scanned(), values, schema=schema_of(connection, schema))
     return bool(rows.scalar_one())
 
@@ -175,54 +181,15 @@ def save_checkpoint(
     since a commit that seemed to be lost wasn't; or if a parked stream was let go since the page
     was read, which left the stream's events out.
     """
-    values = {**lease._asdict(), **_before(before), "position": position}
+    values = {**lease._asdict(), **before_values(before), "position": position}
     connection = connection_of(session)
     saved = run(connection, _save(), values, schema=schema_of(connection, schema))
     return saved.rowcount == 1
 
 
-def mark_attempt(
-    session: Session,
-    lease: Lease,
-    before: Checkpoint,
-    position: int,
-    attempts: int,
-    *,
-    schema: str | None,
-) -> bool:
-    """Note that the event is about to be tried for the so-many-th time; False if it may not be.
-
-    That is on the same conditions as in :func:`save_checkpoint`: an event that was applied by a
-    commit whose reply was lost must not be tried again, since it may fail for that very reason.
-
-    The caller commits. That commit need not reach the disk (``synchronous_commit``, PostgreSQL
-    manual 20.5): it is to outlive the process, not the server.
-    """
-    values = {**lease._asdict(), **_before(before), "position": position, "attempts": attempts}
-    connection = connection_of(session)
-    rows = run(connection, _mark(), values, schema=schema_of(connection, schema))
-    return rows.one_or_none() is not None
-
-
-def note_error(
-    session: Session, lease: Lease, error: str, position: int | None, *, schema: str | None
-) -> None:
-    """Keep the last error where the status shows it; no event is being tried any more.
-
-    ``position`` is that of the event at fault, if one is.
-    """
-    values = {**lease._asdict(), "error": storable(error), "position": position}
-    connection = connection_of(session)
-    run(connection, _note(), values, schema=schema_of(connection, schema))
-
-
-def _before(checkpoint: Checkpoint) -> dict[str, int]:
+def before_values(checkpoint: Checkpoint) -> dict[str, int]:
+    """Return what :func:`is_unmoved` compares a partition's row with."""
     return {"before": checkpoint.position, "releases": checkpoint.releases}
-
-
-def storable(text: str) -> str:
-    """Return a text that PostgreSQL can store: what it can't must not keep an error from us."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 @cache
@@ -303,7 +270,8 @@ def _has_scanned() -> Select[Any]:
         .correlate(subscriptions_table)
         .exists()
     )
-    has_come = or_(row.checkpoint >= position, and_(is_there, ~has_own))
+    is_known = or_(parameter("is_readable", Boolean), is_there)
+    has_come = or_(row.checkpoint >= position, and_(is_known, ~has_own))
     return select(func.coalesce(func.bool_and(has_come), literal(False))).where(
         row.name == parameter("subscription", String)
     )
@@ -325,7 +293,8 @@ def _load_owned() -> Select[Any]:
     return select(row.partition, row.checkpoint, row.releases).where(is_owned())
 
 
-def _is_unmoved() -> ColumnElement[bool]:
+def is_unmoved() -> ColumnElement[bool]:
+    """Return the condition that a partition's row is still where its owner has left it."""
     row = subscriptions_table.c
     return and_(
         row.checkpoint == parameter("before", BigInteger),
@@ -339,44 +308,11 @@ def _save() -> Update:
     is_ahead = row.marked_position > parameter("position", BigInteger)
     return (
         update(subscriptions_table)
-        .where(is_owned(), _is_unmoved())
+        .where(is_owned(), is_unmoved())
         .values(
             checkpoint=parameter("position", BigInteger),
             marked_position=case((is_ahead, row.marked_position), else_=null()),
             attempts=case((is_ahead, row.attempts), else_=0),
-            updated_at=func.clock_timestamp(),
-        )
-    )
-
-
-@cache
-def _mark() -> Update:
-    row = subscriptions_table.c
-    asynchronous = func.set_config(
-        literal_column("'synchronous_commit'"), literal_column("'off'"), true()
-    )
-    return (
-        update(subscriptions_table)
-        .where(is_owned(), _is_unmoved())
-        .values(
-            marked_position=parameter("position", BigInteger),
-            attempts=parameter("attempts", BigInteger),
-        )
-        .returning(row.epoch, asynchronous)
-    )
-
-
-@cache
-def _note() -> Update:
-    return (
-        update(subscriptions_table)
-        .where(is_owned())
-        .values(
-            last_error=parameter("error", Text),
-            last_error_position=parameter("position", BigInteger),
-            last_error_at=func.clock_timestamp(),
-            marked_position=null(),
-            attempts=literal(0),
             updated_at=func.clock_timestamp(),
         )
     )

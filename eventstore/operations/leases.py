@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -22,10 +22,12 @@ from sqlalchemy import (
     Interval,
     Select,
     String,
+    Text,
     Update,
     and_,
     delete,
     func,
+    literal,
     null,
     or_,
     select,
@@ -40,6 +42,10 @@ from eventstore.operations.transactions import connection_of, schema_of
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
+
+
+#: So many times could a renewal wait for a lock until the lease has run out.
+_LOCK_WAITS: Final = 30
 
 
 class Lease(NamedTuple):
@@ -108,19 +114,36 @@ def acquire_lease(
 def renew_lease(
     session: Session, lease: Lease, lease_seconds: float, *, schema: str | None
 ) -> bool:
-    """Prolong a lease; False if it belongs to another owner by now."""
-    values = {**_values(lease), "duration": timedelta(seconds=lease_seconds)}
+    """Prolong a lease; False if it belongs to another owner by now.
+
+    It waits but for a small part of the lease where somebody has locked the row, so that other
+    leases are renewed meanwhile: then the server's error comes, ``lock_not_available``.
+    """
+    values = {
+        **_values(lease),
+        "duration": timedelta(seconds=lease_seconds),
+        "lock_milliseconds": str(max(1, int(lease_seconds * 1000 / _LOCK_WAITS))),
+    }
     connection = connection_of(session)
     renewed = run(connection, _renew(), values, schema=schema_of(connection, schema))
     return renewed.rowcount == 1
 
 
-def release_lease(session: Session, lease: Lease, attempts: int = 0, *, schema: str | None) -> None:
+def release_lease(
+    session: Session,
+    lease: Lease,
+    attempts: int = 0,
+    unsure: int | None = None,
+    *,
+    schema: str | None,
+) -> None:
     """Give a lease back, so that the next owner need not wait, and knows that all is well.
 
-    ``attempts`` is how many at the marked event have come to an end.
+    ``attempts`` is how many at the marked event have come to an end. Without any, the events up to
+    ``unsure`` may have had effects outside that no checkpoint tells of: that one is marked, so that
+    the next owner says so.
     """
-    values = {**_values(lease), "attempts": attempts}
+    values = {**_values(lease), "attempts": attempts, "unsure": unsure}
     connection = connection_of(session)
     run(connection, _release(), values, schema=schema_of(connection, schema))
 
@@ -205,16 +228,30 @@ def _acquire() -> Update:
 
 @cache
 def _renew() -> Update:
-    return update(subscriptions_table).where(is_owned()).values(lease_expires_at=_expiry())
+    """Set the limit first: what doesn't refer to the row is evaluated before any row is read."""
+    limit = func.set_config(
+        literal("lock_timeout"), parameter("lock_milliseconds", Text), literal(True)
+    )
+    return (
+        update(subscriptions_table)
+        .where(select(limit).scalar_subquery().is_not(None), is_owned())
+        .values(lease_expires_at=_expiry())
+    )
 
 
 @cache
 def _release() -> Update:
-    attempts = parameter("attempts", BigInteger)
+    marked = subscriptions_table.c.marked_position
     return (
         update(subscriptions_table)
         .where(is_owned())
-        .values(owner=null(), lease_expires_at=null(), attempts=attempts)
+        .values(
+            owner=null(),
+            lease_expires_at=null(),
+            attempts=parameter("attempts", BigInteger),
+            # Of NULLs the greatest takes no notice.
+            marked_position=func.greatest(marked, parameter("unsure", BigInteger)),
+        )
     )
 
 

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from eventstore.models import events_table, parked_table, subscriptions_table
-from eventstore.operations.checkpoints import storable
+from eventstore.operations.attempts import storable
 from eventstore.operations.deliveries import partition_of
 from eventstore.operations.statements import parameter, run
 from eventstore.operations.timestamps import in_utc, zoned

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     String,
     and_,
+    case,
     cast,
     column,
     func,
@@ -63,9 +64,12 @@ class PartitionStatus:
     parked: int  #: its streams that are parked
     marked_position: int | None  #: of the event that is being tried by itself, if one is
     attempts: int  #: how often that was begun
-    last_error: str | None  #: of the event that was parked, skipped or stopped at last
-    last_error_position: int | None  #: of that event
+    #: Of the event that was parked, skipped or stopped at last; or what interrupts the work again
+    #: and again, such as an outage of a database, and is no event's fault.
+    last_error: str | None
+    last_error_position: int | None  #: of that event, if it is one's fault
     last_error_at: datetime | None  #: UTC
+    interrupted_since: datetime | None  #: UTC, while ``last_error`` interrupts the work
     updated_at: datetime  #: UTC, of the last step
     fence_holder: FenceHolder | None  #: why the feed can't be read up to its head, if it can't
 
@@ -87,6 +91,7 @@ _COLUMNS: Final = (
     "last_error",
     "last_error_position",
     "last_error_at",
+    "interrupted_since",
     "updated_at",
 )
 
@@ -109,6 +114,7 @@ def read_status(
                 **{name: getattr(row, name) for name in _COLUMNS},
                 "lease_expires_at": zoned(row.lease_expires_at),
                 "last_error_at": zoned(row.last_error_at),
+                "interrupted_since": zoned(row.interrupted_since),
                 "updated_at": zoned(row.updated_at),
             },
             readable=mark.position,
@@ -165,6 +171,12 @@ def _status() -> Select[Any]:
             row.last_error,
             row.last_error_position,
             in_utc(row.last_error_at),
+            # Whatever ends a piece of work is a step, and newer than its error.
+            in_utc(
+                case((row.last_error_at > row.updated_at, row.last_error_at)).label(
+                    "interrupted_since"
+                )
+            ),
             in_utc(row.updated_at),
         )
         .where(or_(name.is_(None), row.name == name))

@@ -28,7 +28,7 @@ from eventstore.reading import PAGE_SIZE
 from eventstore.registry import codec_of
 from eventstore.streams import check_schema
 from eventstore.subscriptions.creation import create
-from eventstore.subscriptions.definition import PARK, OnFailure, RetryPolicy, Subscription
+from eventstore.subscriptions.definition import PARK, MadeFor, OnFailure, RetryPolicy, Subscription
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -54,8 +54,9 @@ def subscription_of(
 ) -> Subscription:
     """Return the subscription that keeps a projection, for a :class:`SubscriptionRunner`.
 
-    ``registry`` and ``schema`` are those of the store. The first version that is ever run is live
-    at once, and begins with the first event; a later one is refused until it was rebuilt.
+    ``registry`` and ``schema`` are those of the store, and a runner refuses others than its own.
+    The first version that is ever run is live at once, and begins with the first event; a later one
+    is refused until it was rebuilt.
 
     :raises ValueError: the registry lacks a class that the projection handles.
     """
@@ -71,6 +72,7 @@ def subscription_of(
         lease_seconds=lease_seconds,
         partitions=projection.partitions,
         prepare=projector.prepare,
+        made_for=MadeFor(registry, schema),
     )
 
 
@@ -100,6 +102,7 @@ def async_subscription_of(
         lease_seconds=lease_seconds,
         partitions=projection.partitions,
         prepare=projector.prepare,
+        made_for=MadeFor(registry, schema),
     )
 
 

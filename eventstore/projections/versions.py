@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from eventstore.errors import SubscriptionError
-from eventstore.operations.checkpoints import load_checkpoints, reset_subscription
+from eventstore.operations.checkpoints import has_scanned, load_checkpoints, reset_subscription
 from eventstore.operations.privileges import copy_privileges
 from eventstore.operations.projection_tables import (
     aside,
@@ -27,7 +27,6 @@ from eventstore.operations.projections import (
     set_live,
 )
 from eventstore.operations.read import read_feed_mark
-from eventstore.operations.takeovers import has_handled
 from eventstore.operations.transactions import connection_of, transaction_of
 from eventstore.operations.waiting import pause
 from eventstore.projections.definition import check_projection, subscription_name
@@ -55,6 +54,8 @@ def projection_versions(
     session: Session, name: str | None = None, *, schema: str | None = None
 ) -> list[ProjectionVersion]:
     """Return the versions of a projection that there are, or of all projections."""
+    if name is not None:
+        check_text("name", name, MAX_ID_LENGTH)
     return list_versions(session, name, schema=check_schema(schema))
 
 
@@ -151,6 +152,8 @@ def discard_version(
 
     :raises SubscriptionError: it is the live one, or somebody runs it.
     """
+    check_text("name", name, MAX_ID_LENGTH)
+    check_number("version", version)
     connection = transaction_of(session)
     known = load_version(session, name, version, Hold.EXCLUSIVE, schema=check_schema(schema))
     if known is None:
@@ -189,8 +192,8 @@ def _has_come_to(
     """
     position = max(position, version.live_until or 0)
     subscription = subscription_name(version.name, version.version)
-    return read_feed_mark(session, schema=schema).position >= position and has_handled(
-        session, subscription, position, schema=schema
+    return read_feed_mark(session, schema=schema).position >= position and has_scanned(
+        session, subscription, position, is_readable=True, schema=schema
     )
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy.orm import Session
 
 from eventstore.errors import SubscriptionError
+from eventstore.operations.checkpoints import has_scanned
 from eventstore.operations.parking import is_parked
 from eventstore.operations.projections import Hold, load_live_version
 from eventstore.operations.read import read_feed_mark
-from eventstore.operations.takeovers import has_handled
 from eventstore.projections.definition import subscription_name
 from eventstore.streams import check_schema
 from eventstore.subscriptions.driving import handling
@@ -92,6 +92,6 @@ def _is_shown(session: Session, name: str, position: int, schema: str | None) ->
     if live.is_inline:
         return True
     subscription = subscription_name(name, live.version)
-    return has_handled(session, subscription, position, schema=schema) and not is_parked(
-        session, subscription, position, schema=schema
-    )
+    return has_scanned(
+        session, subscription, position, is_readable=True, schema=schema
+    ) and not is_parked(session, subscription, position, schema=schema)

@@ -80,11 +80,11 @@ class AsyncSubscriptionRunner:
         schema: str | None = None,
         notifications: bool = True,
     ) -> None:
-        self._subscriptions = check_subscriptions(subscriptions)
+        self._schema = check_schema(schema)
+        self._subscriptions = check_subscriptions(subscriptions, registry, self._schema)
         self._sessions, engine = async_sessions_of(engine)
         # In AUTOCOMMIT: an owner that is frozen while it renews a lease must leave no lock behind.
         self._own = separate_async(engine)
-        self._schema = check_schema(schema)
         codec = codec_of(registry)
         self._roster = Roster(self._subscriptions, worker_name(), codec, self._schema)
         self._watch = AsyncFeedWatch(engine, self._schema)
@@ -138,7 +138,8 @@ class AsyncSubscriptionRunner:
         self._roster.stop()
         self._stopping.set()
         self._watch.wake()
-        await asyncio.gather(*self._tasks)
+        # A task that somebody else has cancelled must not keep the others' connections open.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._notifications and self._tasks:
             await self._listener.stop()
             await self._notifier.stop()
@@ -203,8 +204,9 @@ class AsyncSubscriptionRunner:
             self._errors.append(error)
             with suppress(Exception):
                 await self._perform(worker, Halt())
-        worker.abandon()
-        self._progress.set()
+        finally:
+            worker.abandon()
+            self._progress.set()
 
     async def _obey_until_the_end(self, worker: Worker) -> None:
         loop = loop_of(worker.subscription)
@@ -249,7 +251,7 @@ class AsyncSubscriptionRunner:
         except Exception as error:
             if not is_passing(error):
                 raise
-            worker.log_interruption(error)
+            worker.interrupted(error)
             return Interrupted()
 
     async def _keep_leases(self) -> None:
@@ -257,8 +259,7 @@ class AsyncSubscriptionRunner:
         while not await pause(self._stopping, self._roster.renewal_seconds(failed=failed)):
             try:
                 async with AsyncSession(self._own) as session:
-                    await session.run_sync(self._roster.renew)
-                failed = False
+                    failed = not await session.run_sync(self._roster.renew)
                 self._watch.wake()
             except (SQLAlchemyError, EventStoreError, OSError) as error:
                 failed = True

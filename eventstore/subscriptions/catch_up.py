@@ -16,6 +16,7 @@ rules can be tested one by one. The whole of it::
        └────────┴── none left: GiveUp (park, skip) or Halt (stop)
 
     Interrupted ──▶ Pause, and the same again    LeaseLost ──▶ Pause, and Acquire
+         └── again and again: Pause, Report ──Reported──▶ the same again
 
 A batch that failed, or in which the last owner died, is delivered again one event at a time, each
 attempt counted and committed before it is made: the event at fault is found, and one that kills
@@ -24,7 +25,7 @@ the mark of a batch in flight is the lease itself, which a dead owner didn't giv
 
 What comes of a lost connection or a server that restarts, in the handler or outside of it, is no
 event's fault: it counts as no attempt, and is tried again for as long as it takes. If it happens
-again and again, single events are delivered, so that the rest flows.
+again and again, the status is to show it, and single events are delivered, so that the rest flows.
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ class Interrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """The status shows what interrupts the work."""
+
+
+@dataclass(frozen=True, slots=True)
 class LeaseLost:
     """Somebody else owns the partition by now, or is to have it."""
 
@@ -116,6 +122,7 @@ Happening: TypeAlias = (
     | Stale
     | AheadOfHead
     | Interrupted
+    | Reported
     | LeaseLost
     | Woken
     | StopRequested
@@ -149,6 +156,11 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Report:
+    """Let the status show what interrupts the work again and again; answer Reported."""
+
+
+@dataclass(frozen=True, slots=True)
 class Await:
     """Wait until there may be events; answer Woken."""
 
@@ -172,13 +184,14 @@ class Halt:
     """Note down why it can't go on, give the lease back, and end; or answer Interrupted."""
 
 
-Command: TypeAlias = Acquire | Deliver | GiveUp | Await | Pause | Release | Halt
+Command: TypeAlias = Acquire | Deliver | GiveUp | Report | Await | Pause | Release | Halt
 
 #: Between attempts to reach a server that doesn't answer.
 _MAX_RECONNECT_SECONDS: Final = 5.0
 _FIRST_RECONNECT_SECONDS: Final = 0.05
-#: After so many interruptions in a row, a batch is not tried as a whole any more.
-_INTERRUPTED_BATCHES: Final = 3
+#: So many interruptions in a row are more than a passing one: the status shows them, and a batch is
+#: not tried as a whole any more.
+_MANY_INTERRUPTIONS: Final = 3
 #: What was scanned in vain is saved so long after, at the latest.
 SAVE_AFTER_SECONDS: Final = 1.0
 
@@ -207,7 +220,7 @@ class CatchUp:
 
     def decide(self, happening: Happening) -> Command:  # noqa: C901, PLR0911, PLR0912
         """Return what to do now that this has happened."""
-        if not isinstance(happening, Interrupted | Woken):
+        if not isinstance(happening, Interrupted | Reported | Woken):
             self._interruptions, self._ending = 0, None
         match happening:
             case Started():
@@ -235,12 +248,16 @@ class CatchUp:
                 return self._ending
             case Interrupted():
                 self._interruptions += 1
-                if self._interruptions >= _INTERRUPTED_BATCHES:
+                if self._interruptions >= _MANY_INTERRUPTIONS:
                     self._singles = self._batch_size
                 return Pause(self._reconnect_seconds())
             case Woken():
                 if not self._owns:
                     return Acquire()
+                if self._interruptions >= _MANY_INTERRUPTIONS:
+                    return Report()
+                return self._ending or self._deliver()
+            case Reported():
                 return self._ending or self._deliver()
             case StopRequested():
                 return Release()

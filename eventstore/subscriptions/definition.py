@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from eventstore.reading import PAGE_SIZE, EventFilter, check_page_size
+from eventstore.reading import PAGE_SIZE, EventFilter
 from eventstore.streams import MAX_ID_LENGTH, check_aware, check_number, check_text
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from eventstore.events import AnyEnvelope
+    from eventstore.registry import EventRegistry
 
 
 class OnFailure(Enum):
@@ -108,6 +109,13 @@ class Delivery:
         return self.event.sequence_number
 
 
+class MadeFor(NamedTuple):
+    """The store that a handler counts on."""
+
+    registry: EventRegistry | None
+    schema: str | None
+
+
 #: ``handler(session, event)``, or ``handler(delivery)`` if the subscription is ``external``; for
 #: the async runner, a coroutine function.
 Handler: TypeAlias = Callable[..., Any]
@@ -142,6 +150,8 @@ class Subscription:
     version: int = field(default=1, kw_only=True)
     #: Called with a session when a runner starts, to refuse or to make what the handler needs.
     prepare: Callable[[Session], object] | None = field(default=None, kw_only=True)
+    #: What a runner must read with, if the handler is made for that; a projection's is.
+    made_for: MadeFor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_text("name", self.name, MAX_ID_LENGTH)
@@ -155,18 +165,34 @@ class Subscription:
             raise TypeError(
                 f"start must be BEGINNING, NOW, Position(n) or a datetime, not {self.start!r}"
             )
-        check_page_size(self.batch_size)
+        for name in ("batch_size", "partitions", "version"):
+            if check_number(name, getattr(self, name)) == 0:
+                raise ValueError(f"{name} must be at least 1")
         if not isinstance(self.retry, RetryPolicy):
             raise TypeError(f"retry must be a RetryPolicy, not {type(self.retry).__name__}")
         if not isinstance(self.on_failure, OnFailure):
             raise TypeError(f"on_failure must be PARK, STOP or SKIP, not {self.on_failure!r}")
         check_seconds("lease_seconds", self.lease_seconds)
-        if check_number("partitions", self.partitions) == 0:
-            raise ValueError("partitions must be at least 1")
         if not isinstance(self.external, bool):
             raise TypeError(f"external must be a bool, not {self.external!r}")
-        if check_number("version", self.version) == 0:
-            raise ValueError("version must be at least 1")
+
+    def check_store(self, registry: EventRegistry | None, schema: str | None) -> None:
+        """Raise ValueError if the handler is made for another store than the one that is read.
+
+        It would look for its rows where the others are not, or pass over what it doesn't know.
+        """
+        if self.made_for is None:
+            return
+        if self.made_for.schema != schema:
+            raise ValueError(
+                f"subscription {self.name!r} is made for schema {self.made_for.schema!r}, not "
+                f"{schema!r}; give the same one to both"
+            )
+        if self.made_for.registry is not registry:
+            raise ValueError(
+                f"subscription {self.name!r} is made for another registry; give the same object "
+                "to both"
+            )
 
     @property
     def start_position(self) -> int | datetime | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import asyncio
+import threading
+from collections.abc import Awaitable, Coroutine
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from eventstore.errors import ConnectionUnusable
+from eventstore.errors import ConnectionUnusable, SubscriptionError
 from eventstore.operations.transactions import begin_read_committed, connection_of
 from eventstore.subscriptions.definition import Delivery
 from eventstore.subscriptions.failures import is_idle_too_long
@@ -36,11 +39,30 @@ handling: ContextVar[str | None] = ContextVar("handling", default=None)
 
 @contextmanager
 def _handling(subscription: Subscription) -> Iterator[None]:
+    """Say whose handler is at work; what it raises to end a thread or a task is its failure."""
     token = handling.set(subscription.name)
     try:
         yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if _is_called_off(error):
+            raise
+        raise RuntimeError(f"the handler has raised {type(error).__qualname__}") from error
     finally:
         handling.reset(token)
+
+
+def _is_called_off(error: BaseException) -> bool:
+    """Tell whether somebody else than the handler ends its task, or the process.
+
+    A thread beside the main one gets no signal, and nobody hears of its end.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        with suppress(RuntimeError):  # there is no event loop
+            task = asyncio.current_task()
+            return task is None or task.cancelling() > 0
+    return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
@@ -54,6 +76,29 @@ def _outages_told(connection: Connection) -> Iterator[None]:
         raise
     if connection.invalidated:
         raise ConnectionUnusable(_CONNECTION_FAILURE)
+
+
+def _check_done(subscription: Subscription, answer: object) -> None:
+    """Raise SubscriptionError if a handler has yet to be awaited: the event would be lost."""
+    if isinstance(answer, Awaitable):
+        if isinstance(answer, Coroutine):
+            answer.close()
+        raise SubscriptionError(
+            subscription.name,
+            "its handler is a coroutine function; it needs AsyncSubscriptionRunner, or "
+            "replay_parked_async()",
+        )
+
+
+async def _awaited(subscription: Subscription, *arguments: Any) -> None:
+    """Call a handler and await it; raise SubscriptionError if that can't be done."""
+    answer = subscription.handler(*arguments)
+    if not isinstance(answer, Awaitable):
+        raise SubscriptionError(
+            subscription.name,
+            "its handler is no coroutine function; it needs SubscriptionRunner, or replay_parked()",
+        )
+    await answer
 
 
 def _ask(session: Session, operation: Callable[[Session], Any]) -> Any:
@@ -82,11 +127,13 @@ def _answer(session: Session, subscription: Subscription, step: Step) -> Any:
             return _ask(session, operation)
         case Hand(event, attempt) if subscription.external:
             with _handling(subscription):
-                subscription.handler(Delivery(event=event, attempt=attempt))
+                _check_done(
+                    subscription, subscription.handler(Delivery(event=event, attempt=attempt))
+                )
         case Hand(event):
             transaction, connection = session.get_transaction(), connection_of(session)
             with _handling(subscription), _outages_told(connection):
-                subscription.handler(session, event)
+                _check_done(subscription, subscription.handler(session, event))
                 if session.get_transaction() is not transaction:
                     raise RuntimeError(_TRANSACTION_ENDED)
                 session.flush()
@@ -118,12 +165,12 @@ async def _answer_async(session: AsyncSession, subscription: Subscription, step:
             return await session.run_sync(_ask, operation)
         case Hand(event, attempt) if subscription.external:
             with _handling(subscription):
-                await subscription.handler(Delivery(event=event, attempt=attempt))
+                await _awaited(subscription, Delivery(event=event, attempt=attempt))
         case Hand(event):
             transaction = session.sync_session.get_transaction()
             connection = connection_of(session.sync_session)
             with _handling(subscription), _outages_told(connection):
-                await subscription.handler(session, event)
+                await _awaited(subscription, session, event)
                 if session.sync_session.get_transaction() is not transaction:
                     raise RuntimeError(_TRANSACTION_ENDED)
                 await session.flush()

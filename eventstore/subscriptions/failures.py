@@ -72,6 +72,17 @@ def is_outage(error: BaseException) -> bool:
 
     Also if the handler has made another one of it: it is looked for among the causes.
     """
+    return not is_idle_too_long(error) and any(
+        _is_outage(each) or _is_connecting(each) for each in _with_causes(error)
+    )
+
+
+def is_outage_of_commit(error: BaseException) -> bool:
+    """Tell the same of an error of the commit.
+
+    Nobody connects there. A driver that says no more is that of another database, whose part of
+    the session's transaction is refused: an outage of ours has ended our connection.
+    """
     return not is_idle_too_long(error) and any(_is_outage(each) for each in _with_causes(error))
 
 
@@ -102,14 +113,22 @@ def _is_outage(error: BaseException) -> bool:
     if isinstance(error, EventStoreError):
         return error.retryable
     if isinstance(error, DBAPIError):
-        sqlstate = sqlstate_of(error)
-        if sqlstate is None:
-            # Not the server has said so: there is no connection any more, or none was made. But
-            # where one lives, a driver that can't send a statement will never be able to.
-            is_connecting = isinstance(error, OperationalError) and error.statement is None
-            return error.connection_invalidated or is_connecting
+        sqlstate = sqlstate_of(error) or ""
         return error.connection_invalidated or sqlstate.startswith(_OUTAGES)
     return isinstance(error, PoolTimeoutError)
+
+
+def _is_connecting(error: BaseException) -> bool:
+    """Tell whether no connection was made, as far as a driver tells.
+
+    Not the server has said so. But where a connection lives, a driver that can't send a statement
+    will never be able to.
+    """
+    return (
+        isinstance(error, OperationalError)
+        and error.statement is None
+        and sqlstate_of(error) is None
+    )
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:

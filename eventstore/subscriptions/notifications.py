@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import uuid
+from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
 from socket import socketpair
 from typing import TYPE_CHECKING, Any, Final
@@ -123,9 +124,10 @@ class CommitListener:
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """End; once more does no harm."""
         self._stopping.set()
-        self._end_there.send(b"x")
+        with suppress(OSError):
+            self._end_there.send(b"x")
         self._thread.join()
         self._end_here.close()
         self._end_there.close()

@@ -21,8 +21,9 @@ from eventstore.operations.parking import (
     note_replay,
 )
 from eventstore.registry import codec_of
-from eventstore.streams import check_schema, check_stream_id
+from eventstore.streams import MAX_ID_LENGTH, check_schema, check_stream_id, check_text
 from eventstore.subscriptions.creation import create
+from eventstore.subscriptions.definition import Subscription
 from eventstore.subscriptions.driving import drive, drive_async
 from eventstore.subscriptions.engines import async_sessions_of, sessions_of
 from eventstore.subscriptions.failures import Failure, failure_of, is_outage
@@ -35,10 +36,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
     from sqlalchemy.orm import Session, sessionmaker
 
-    from eventstore.codec import PayloadCodec
     from eventstore.operations.deliveries import StoredEvent
     from eventstore.registry import EventRegistry
-    from eventstore.subscriptions.definition import Subscription
     from eventstore.subscriptions.steps import Step
 
 #: What one transaction of a replay has led to: there is more, it is over, or an event has failed.
@@ -49,6 +48,7 @@ def parked_streams(
     session: Session, subscription: str, *, schema: str | None = None
 ) -> list[ParkedStream]:
     """Return the parked streams of a subscription, the one that failed first before the others."""
+    check_text("subscription", subscription, MAX_ID_LENGTH)
     return list_parked(session, subscription, schema=check_schema(schema))
 
 
@@ -69,7 +69,7 @@ def replay_parked(
     :raises SubscriptionError: what waits was parked by one with other partitions, version or
         filter; or the handler can't work at all, and says so by that error.
     """
-    replay = Replay(subscription, stream_id, codec_of(registry), check_schema(schema))
+    replay = Replay(subscription, stream_id, registry, schema)
     sessions, _ = sessions_of(engine)
     with sessions() as session:
         waiting = replay.begin(session)
@@ -94,7 +94,7 @@ async def replay_parked_async(
     schema: str | None = None,
 ) -> list[ParkedStream]:
     """Do the same as :func:`replay_parked`, awaiting."""
-    replay = Replay(subscription, stream_id, codec_of(registry), check_schema(schema))
+    replay = Replay(subscription, stream_id, registry, schema)
     sessions, _ = async_sessions_of(engine)
     async with sessions() as session:
         waiting = await session.run_sync(replay.begin)
@@ -117,7 +117,9 @@ def discard_parked(
 
     Its events up to the checkpoint will never be delivered. The caller commits.
     """
+    check_text("subscription", subscription, MAX_ID_LENGTH)
     check_stream_id(stream_id)
+    check_schema(schema)
     for parked in list_parked(session, subscription, stream_id, lock=True, schema=schema):
         checkpoint_of_stream(session, parked, hold=True, schema=schema)
         forget_parked(session, parked, schema=schema)
@@ -132,15 +134,21 @@ class Replay:
         self,
         subscription: Subscription,
         stream_id: str | None,
-        codec: PayloadCodec,
+        registry: EventRegistry | None,
         schema: str | None,
     ) -> None:
+        if not isinstance(subscription, Subscription):
+            raise TypeError(
+                f"subscription must be a Subscription, not {type(subscription).__name__}: what is "
+                "parked is handed to its handler"
+            )
         if stream_id is not None:
             check_stream_id(stream_id)
         self._subscription = subscription
         self._stream_id = stream_id
-        self._codec = codec
-        self._schema = schema
+        self._codec = codec_of(registry)
+        self._schema = check_schema(schema)
+        subscription.check_store(registry, self._schema)
 
     def begin(self, session: Session) -> list[ParkedStream]:
         """Return the streams that are to be replayed, if this code may do that.

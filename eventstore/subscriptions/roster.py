@@ -10,8 +10,12 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy.exc import DBAPIError
+
 from eventstore.operations.checkpoints import load_checkpoints
+from eventstore.operations.conflicts import sqlstate_of
 from eventstore.operations.leases import announce_worker, renew_lease, retire_worker
+from eventstore.operations.read import read_feed_mark
 from eventstore.operations.transactions import commit
 from eventstore.subscriptions.catch_up import CatchUp
 from eventstore.subscriptions.creation import create
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from eventstore.codec import PayloadCodec
     from eventstore.operations.leases import Crew
+    from eventstore.registry import EventRegistry
 
 
 log = logging.getLogger("eventstore.subscriptions")
@@ -33,17 +38,22 @@ log = logging.getLogger("eventstore.subscriptions")
 #: Leases are renewed so many times before they would run out; and so much sooner after a failure.
 _RENEWALS: Final = 3
 _SOONER: Final = 10
+#: PostgreSQL manual, appendix A.
+_LOCK_NOT_AVAILABLE: Final = "55P03"
 #: How often a stand-by asks whether the owner is still there, at least.
 LONGEST_ACQUIRE_SECONDS: Final = 1.0
 
 
-def check_subscriptions(subscriptions: Sequence[Subscription]) -> tuple[Subscription, ...]:
-    """Return the subscriptions if they can be run together."""
+def check_subscriptions(
+    subscriptions: Sequence[Subscription], registry: EventRegistry | None, schema: str | None
+) -> tuple[Subscription, ...]:
+    """Return the subscriptions if they can be run together, on a store."""
     if not subscriptions:
         raise ValueError("subscriptions is empty; name at least one")
     for spec in subscriptions:
         if not isinstance(spec, Subscription):
             raise TypeError(f"subscriptions must be of Subscription, not {type(spec).__name__}")
+        spec.check_store(registry, schema)
     names = [spec.name for spec in subscriptions]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
@@ -121,11 +131,19 @@ class Roster:
             worker.is_awaited = is_awaited
 
     def all_beyond(self, session: Session, position: int) -> bool:
-        """Tell whether every checkpoint, whoever moves it, has come to a position."""
-        return all(
-            at.position >= position
+        """Tell whether every checkpoint, whoever moves it, has come to a position.
+
+        One that is ahead of the newest event is of another store, and has come nowhere: its worker
+        is about to stop at that.
+        """
+        positions = [
+            at.position
             for spec in self._subscriptions
             for at in load_checkpoints(session, spec.name, schema=self._schema)
+        ]
+        return (
+            min(positions, default=0) >= position
+            and max(positions, default=0) <= read_feed_mark(session, schema=self._schema).head
         )
 
     def may_acquire(self, worker: Worker) -> bool:
@@ -136,11 +154,13 @@ class Roster:
             worker.claimed = others < self._shares[spec.name]
             return worker.claimed
 
-    def renew(self, session: Session) -> None:
+    def renew(self, session: Session) -> bool:
         """Renew the leases, say that this process is there, and give up what is beyond its share.
 
-        Each is a transaction of its own, so that no row stays locked for the others' time.
+        Each is a transaction of its own, so that no row stays locked for the others' time. False
+        if somebody else has locked a row, so that it is to be tried again soon.
         """
+        renewed = True
         for spec in self._subscriptions:
             if spec.partitions > 1:
                 crew = announce_worker(
@@ -150,18 +170,29 @@ class Roster:
                 self._shares[spec.name] = share_of(spec.partitions, crew)
             owned = [worker for worker in self._workers_of(spec) if worker.lease is not None]
             for worker in owned:
-                lease = worker.lease
-                if lease is None:
-                    continue  # it was given back meanwhile
-                asked_at = time.monotonic()
-                is_ours = renew_lease(session, lease, spec.lease_seconds, schema=self._schema)
-                commit(session)
-                if is_ours:
-                    worker.renewed(lease, asked_at)
-                elif worker.lease == lease:
-                    worker.must_yield = True
+                try:
+                    self._renew_lease(session, worker)
+                except DBAPIError as error:
+                    if sqlstate_of(error) != _LOCK_NOT_AVAILABLE:
+                        raise
+                    session.rollback()
+                    log_failed_renewal(error)
+                    renewed = False
             for worker in owned[self._shares[spec.name] :]:
                 worker.must_yield = True
+        return renewed
+
+    def _renew_lease(self, session: Session, worker: Worker) -> None:
+        lease, seconds = worker.lease, worker.subscription.lease_seconds
+        if lease is None:
+            return  # it was given back meanwhile
+        asked_at = time.monotonic()
+        is_ours = renew_lease(session, lease, seconds, schema=self._schema)
+        commit(session)
+        if is_ours:
+            worker.renewed(lease, asked_at)
+        elif worker.lease == lease:
+            worker.must_yield = True
 
     def retire(self, session: Session) -> None:
         """Say that this process is gone, so that others may have its share at once."""

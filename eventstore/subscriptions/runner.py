@@ -83,11 +83,11 @@ class SubscriptionRunner:
         schema: str | None = None,
         notifications: bool = True,
     ) -> None:
-        self._subscriptions = check_subscriptions(subscriptions)
+        self._schema = check_schema(schema)
+        self._subscriptions = check_subscriptions(subscriptions, registry, self._schema)
         self._sessions, engine = sessions_of(engine)
         # In AUTOCOMMIT: an owner that is frozen while it renews a lease must leave no lock behind.
         self._own = separate(engine)
-        self._schema = check_schema(schema)
         codec = codec_of(registry)
         self._roster = Roster(self._subscriptions, worker_name(), codec, self._schema)
         self._watch = FeedWatch(engine, self._schema)
@@ -96,7 +96,7 @@ class SubscriptionRunner:
         self._notifications = notifications
         self._stopping = threading.Event()
         self._progress = threading.Condition()
-        self._errors: list[Exception] = []
+        self._errors: list[BaseException] = []
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Self:
@@ -212,14 +212,15 @@ class SubscriptionRunner:
             self._obey_until_the_end(worker)
             if worker.has_halted:
                 self._errors.append(worker.stopped())
-        except Exception as error:  # noqa: BLE001 - it must not be lost with the thread
+        except BaseException as error:  # noqa: BLE001 - it must not be lost with the thread
             worker.ended_by(error)
             self._errors.append(error)
             with suppress(Exception):
                 self._perform(worker, Halt())
-        worker.abandon()
-        with self._progress:
-            self._progress.notify_all()
+        finally:
+            worker.abandon()
+            with self._progress:
+                self._progress.notify_all()
 
     def _obey_until_the_end(self, worker: Worker) -> None:
         loop = loop_of(worker.subscription)
@@ -265,7 +266,7 @@ class SubscriptionRunner:
         except Exception as error:
             if not is_passing(error):
                 raise
-            worker.log_interruption(error)
+            worker.interrupted(error)
             return Interrupted()
 
     def _keep_leases(self) -> None:
@@ -273,8 +274,7 @@ class SubscriptionRunner:
         while not self._stopping.wait(self._roster.renewal_seconds(failed=failed)):
             try:
                 with Session(self._own) as session:
-                    self._roster.renew(session)
-                failed = False
+                    failed = not self._roster.renew(session)
                 self._watch.wake()
             except (SQLAlchemyError, EventStoreError) as error:
                 failed = True

@@ -12,7 +12,7 @@ from eventstore.errors import SubscriptionError
 from eventstore.operations.checkpoints import has_scanned
 from eventstore.operations.parking import is_parked
 from eventstore.operations.status import PartitionStatus, read_status
-from eventstore.streams import check_number, check_schema
+from eventstore.streams import MAX_ID_LENGTH, check_number, check_schema, check_text
 from eventstore.subscriptions.definition import check_seconds
 from eventstore.subscriptions.driving import handling
 
@@ -33,6 +33,8 @@ def subscription_status(
 
     It counts the events that a partition is behind, which takes a while where they are millions.
     """
+    if subscription is not None:
+        check_text("subscription", subscription, MAX_ID_LENGTH)
     return read_status(session, subscription, schema=check_schema(schema))
 
 
@@ -53,6 +55,7 @@ def wait_for(
     :raises SubscriptionError: it was called in a handler of the subscription, which would wait
         for itself.
     """
+    check_schema(schema)
     pauses = pauses_between_looks(subscription, position, timeout_seconds)
     engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     with Session(engine) as session:
@@ -75,6 +78,7 @@ async def wait_for_async(
     """Do the same as :func:`wait_for`, awaiting."""
     from sqlalchemy.ext.asyncio import AsyncSession  # noqa: PLC0415 - an extra
 
+    check_schema(schema)
     pauses = pauses_between_looks(subscription, position, timeout_seconds)
     engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with AsyncSession(engine) as session:
@@ -96,6 +100,7 @@ def pauses_between_looks(
     subscription: str, position: int, timeout_seconds: float
 ) -> Iterator[float | None]:
     """Check the arguments, and return the pauses between looks; None is after the last one."""
+    check_text("subscription", subscription, MAX_ID_LENGTH)
     check_number("position", position)
     check_seconds("timeout_seconds", timeout_seconds)
     if handling.get() == subscription:

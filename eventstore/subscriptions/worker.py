@@ -2,26 +2,18 @@
 
 Each command of the state machine is a generator. It yields what it needs (an operation on the
 session, a handler's call, a commit) and is sent the answer or thrown the error; who drives it
-waits, or awaits. So the thread runner and the task runner share every decision.
+waits, or awaits. So the thread runner and the task runner share every decision. How a worker comes
+by its partition and keeps its checkpoint is told in :mod:`eventstore.subscriptions.owner`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from eventstore.errors import SubscriptionError
-from eventstore.operations.checkpoints import (
-    Checkpoint,
-    load_owned,
-    mark_attempt,
-    note_error,
-    save_checkpoint,
-)
-from eventstore.operations.deliveries import Slice, limit_idle, read_slice
-from eventstore.operations.leases import acquire_lease, release_lease
+from eventstore.operations.deliveries import Slice, read_slice
 from eventstore.operations.parking import park_stream
 from eventstore.operations.read import read_feed_mark
 from eventstore.subscriptions.attempts import Attempts
@@ -40,7 +32,8 @@ from eventstore.subscriptions.catch_up import (
     LeaseLost,
     Refused,
     Release,
-    Stale,
+    Report,
+    Reported,
     StopRequested,
 )
 from eventstore.subscriptions.definition import PARK, OnFailure
@@ -48,20 +41,22 @@ from eventstore.subscriptions.failures import (
     describe,
     is_idle_too_long,
     is_left_broken,
-    is_outage,
+    is_outage_of_commit,
 )
-from eventstore.subscriptions.steps import Ask, Commit, Hand, Step
+from eventstore.subscriptions.owner import Owner
+from eventstore.subscriptions.steps import Ask, Commit, Hand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from sqlalchemy.orm import Session
 
     from eventstore.codec import PayloadCodec
     from eventstore.operations.deliveries import StoredEvent
     from eventstore.operations.fence import Mark
-    from eventstore.operations.leases import Lease
     from eventstore.subscriptions.definition import Subscription
+    from eventstore.subscriptions.owner import Steps, Unless
+    from eventstore.subscriptions.steps import Step
     from eventstore.subscriptions.wake_up import Feed
 
 log = logging.getLogger("eventstore.subscriptions")
@@ -75,12 +70,18 @@ _AHEAD_OF_HEAD: Final = (
 )
 
 
+class _Interruptions(NamedTuple):
+    """Of the same work, one after the other."""
+
+    since: float
+    error: str  #: the last one
+
+
 #: The commands that need a session.
-Task: TypeAlias = Acquire | Deliver | GiveUp | Release | Halt
-Steps: TypeAlias = Generator[Step, Any, Happening]
+Task: TypeAlias = Acquire | Deliver | GiveUp | Report | Release | Halt
 
 
-class Worker:
+class Worker(Owner):
     """One partition of a subscription, as seen by the process that works on it, or wants to."""
 
     def __init__(
@@ -93,11 +94,7 @@ class Worker:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.subscription = subscription
-        self.partition = partition
-        self.lease: Lease | None = None
-        #: The partition counts as this process's own, or is about to be.
-        self.claimed = False
+        super().__init__(subscription, partition, owner, schema, clock=clock)
         #: The lease is lost, or the partition is another process's share.
         self.must_yield = False
         #: The process is to end: after the event that is being handled.
@@ -108,39 +105,22 @@ class Worker:
         self.has_halted = False
         #: After a hint nothing could be read without a look at the fence.
         self.needs_mark = False
-        #: How far it was scanned; the checkpoint may lag behind by what isn't of this partition.
-        self.position = 0
         #: The hints of commits that it has followed.
         self.hints = 0
-        self._owner = owner
         self._codec = codec
-        self._schema = schema
-        self._clock = clock
-        self._at = Checkpoint(partition, 0, 0)
-        self._saved_at = clock()
-        # Until then by this process's clock, the lease is ours; the server counts from later on.
-        self._lease_ends = 0.0
         self._readable = 0  # how far the feed can be read at least
         self._attempts = Attempts(subscription)
-        self._unsaved: set[int] = set()  # what took effect outside, and may come again
+        self._interruptions: _Interruptions | None = None
+        self._has_reported = False  # the status shows interruptions, until something is saved
+        self._handed = 0  # up to here, what has effects outside may have been handed over before
         self._slice = Slice(
             subscription.name, partition, subscription.partitions, subscription.filters
         )
 
     @property
-    def is_unsaved(self) -> bool:
-        """Whether the checkpoint is behind what was scanned."""
-        return self.position > self._at.position
-
-    @property
     def is_wanted(self) -> bool:
         """Whether there is something to do for it beside events."""
         return self.must_stop or self.must_yield or (self.is_awaited and self.is_unsaved)
-
-    def renewed(self, lease: Lease, asked_at: float) -> None:
-        """Note that the lease was renewed by a statement that was sent at a time."""
-        if self.lease == lease:
-            self._lease_ends = asked_at + self.subscription.lease_seconds
 
     def stopped(self) -> SubscriptionError:
         """Return the error that tells why the subscription has stopped."""
@@ -151,17 +131,25 @@ class Worker:
         """Say that the worker has ended, and why."""
         self._attempts.ended_by(error)
 
-    def log_interruption(self, error: BaseException) -> None:
+    def interrupted(self, error: BaseException) -> None:
         """Say that something failed that is no event's fault, and will be tried again."""
+        since = self._interruptions.since if self._interruptions else self._clock()
+        self._interruptions = _Interruptions(since, describe(error))
         log.warning(
             "subscription %r is interrupted: %s",
             self.subscription.name,
-            describe(error),
+            self._interruptions.error,
             extra={"action": "interrupted", "subscription": self.subscription.name},
         )
 
     def perform(self, command: Task, feed: Feed) -> Steps:
-        """Return the steps of a command; ``feed`` says how far the feed can be read."""
+        """Take the steps of a command; ``feed`` says how far the feed can be read."""
+        happening = yield from self._steps_of(command, feed)
+        if not isinstance(happening, Interrupted | Reported):
+            self._interruptions = None
+        return happening
+
+    def _steps_of(self, command: Task, feed: Feed) -> Steps:
         match command:
             case Acquire():
                 return self._acquire()
@@ -169,31 +157,25 @@ class Worker:
                 return self._deliver(limit, feed, marked=marked)
             case GiveUp(policy):
                 return self._give_up(policy)
+            case Report():
+                return self._report()
             case Halt():
                 return self._release(halted=True)
             case Release():
                 return self._release(halted=False)
 
     def _acquire(self) -> Steps:
-        spec, schema, asked_at = self.subscription, self._schema, self._clock()
-        yield self._limit_idle()
-        acquired = yield Ask(
-            lambda session: acquire_lease(
-                session, spec.name, self.partition, self._owner, spec.lease_seconds, schema=schema
-            )
-        )
-        yield Commit()
+        acquired = yield from self._take()
         if acquired is None:
-            self.claimed = False
             return Refused()
+        self.must_yield = False
         # Read after the lease was taken: nobody moves the checkpoint meanwhile, and what the last
         # owner may have had in hand lies before the mark.
-        mark = yield Ask(lambda session: read_feed_mark(session, schema=schema))
+        mark = yield Ask(lambda session: read_feed_mark(session, schema=self._schema))
         self._readable = mark.position
-        self.lease, self.must_yield = acquired.lease, False
-        self.renewed(acquired.lease, asked_at)
-        self._move_to(Checkpoint(self.partition, acquired.position, acquired.releases))
         self._attempts.resume(acquired)
+        if self.subscription.external:
+            self._handed = max(self._handed, acquired.marked_position or 0)
         return AheadOfHead() if self._is_ahead_of(mark) else Acquired(acquired.interrupted)
 
     def _deliver(self, limit: int, feed: Feed, *, marked: bool) -> Steps:
@@ -261,9 +243,7 @@ class Worker:
         self._attempts.halted(_AHEAD_OF_HEAD.format(self.position, mark.head))
         return True
 
-    def _handle(
-        self, events: list[StoredEvent], through: int, *, marked: bool
-    ) -> Generator[Step, Any, Happening | None]:
+    def _handle(self, events: list[StoredEvent], through: int, *, marked: bool) -> Unless:
         """Hand events over and save the checkpoint; return what comes instead, if anything does."""
         attempts = 0
         if marked:
@@ -271,8 +251,9 @@ class Worker:
             attempts = self._attempts.at(event) + 1
             if self._attempts.have_ended_processes(event):
                 return Failed(attempts - 1)
-            if not (yield from self._mark(event, attempts)):
+            if not (yield from self._mark(event.position, attempts)):
                 return (yield from self._refused())
+            self._attempts.begun(event)
         elif self.is_unsaved and (moved := (yield from self._look_for_releases())):
             return moved
         if self.subscription.external:
@@ -288,7 +269,7 @@ class Worker:
             stopped = (yield from self._complete(events, through, attempts)) or stopped
         return self._lost() if isinstance(stopped, LeaseLost) else stopped
 
-    def _look_for_releases(self) -> Generator[Step, Any, Happening | None]:
+    def _look_for_releases(self) -> Unless:
         """Return what comes before the page, if the checkpoint's row isn't as it was.
 
         What was scanned in vain may be of a stream that was let go since, up to the checkpoint
@@ -297,18 +278,6 @@ class Worker:
         """
         at = yield from self._look()
         return None if at == self._at else self._moved(at)
-
-    def _mark(self, event: StoredEvent, attempts: int) -> Generator[Step, Any, bool]:
-        lease, before, position = self._owned(), self._at, event.position
-        is_marked = yield Ask(
-            lambda session: mark_attempt(
-                session, lease, before, position, attempts, schema=self._schema
-            )
-        )
-        if is_marked:
-            yield Commit()
-            self._attempts.begun(event)
-        return bool(is_marked)
 
     def _hand_over(
         self, events: list[StoredEvent], attempts: int
@@ -323,7 +292,7 @@ class Worker:
             if self.must_stop or self.must_yield:
                 return handled, None
             # A process that was frozen finds out here, before it does anything more.
-            if self._clock() >= self._lease_ends:
+            if self._is_over():
                 return handled, LeaseLost()
             attempt = self._attempt_at(stored, attempts)
             try:
@@ -332,12 +301,12 @@ class Worker:
             except SubscriptionError:
                 raise  # it is of the subscription as a whole, and no event's fault
             except Exception as error:
-                if self._clock() >= self._lease_ends:
+                if self._is_over():
                     return handled, LeaseLost()
                 if not self._attempts.count(stored, error, attempts):
                     if not self.subscription.external:
                         raise
-                    self.log_interruption(error)
+                    self.interrupted(error)
                     return handled, Interrupted()
                 return handled, self._failed(stored, error, attempts)
         return len(events), None
@@ -348,13 +317,11 @@ class Worker:
         A batch whose checkpoint couldn't be saved is delivered once more, and nothing was counted.
         """
         if self.subscription.external:
-            attempts = max(attempts, int(event.position in self._unsaved))
-            self._unsaved.add(event.position)
+            attempts = max(attempts, int(event.position <= self._handed))
+            self._handed = max(self._handed, event.position)
         return attempts + 1
 
-    def _complete(
-        self, events: list[StoredEvent], through: int, attempts: int
-    ) -> Generator[Step, Any, Happening | None]:
+    def _complete(self, events: list[StoredEvent], through: int, attempts: int) -> Unless:
         """Save the checkpoint and commit; return what stops it, if anything does."""
         if self.subscription.external:
             yield self._limit_idle()  # as the read has done for its own transaction
@@ -370,64 +337,29 @@ class Worker:
             yield Commit()
         except Exception as error:
             # A constraint that is checked at the end is an event's fault; a lost server isn't.
-            if is_outage(error):
+            if is_outage_of_commit(error):
                 raise
             return self._failed(events[-1], error, attempts)
-        self._move_to(self._at._replace(position=through))
+        self._saved(through)
         return None
 
-    def _save_scanned(self) -> Generator[Step, Any, Happening | None]:
-        """Save what was scanned in vain, if it is time to; at most once a second."""
-        is_due = self._clock() >= self._saved_at + SAVE_AFTER_SECONDS
-        if not self.is_unsaved or not (is_due or self.is_awaited):
+    def _save_scanned(self) -> Unless:
+        """Save what was scanned in vain, if it is time to; at most once a second.
+
+        At once, if the status is to show no interruptions any more.
+        """
+        is_due = self._clock() >= self._saved_at + SAVE_AFTER_SECONDS or self.is_awaited
+        if not (self._has_reported or (self.is_unsaved and is_due)):
             return None
-        position = self.position
         yield self._limit_idle()
-        refused = yield from self._save(position)
-        if refused is None:
-            yield Commit()
-            self._move_to(self._at._replace(position=position))
-        return refused
+        return (yield from self._save_and_commit(self.position))
 
-    def _save(self, through: int) -> Generator[Step, Any, Happening | None]:
-        lease, before = self._owned(), self._at
-        saved = yield Ask(
-            lambda session: save_checkpoint(session, lease, before, through, schema=self._schema)
-        )
-        return None if saved else (yield from self._refused())
-
-    def _move_to(self, at: Checkpoint) -> None:
-        self._at, self.position, self._saved_at = at, at.position, self._clock()
-        self._unsaved = {each for each in self._unsaved if each > at.position}
-
-    def _refused(self) -> Steps:
-        """Find out why the checkpoint could not be moved."""
-        return self._moved((yield from self._look()))
-
-    def _look(self) -> Generator[Step, Any, Checkpoint | None]:
-        lease = self._owned()
-        at: Checkpoint | None = yield Ask(
-            lambda session: load_owned(session, lease, schema=self._schema)
-        )
-        return at
-
-    def _moved(self, at: Checkpoint | None) -> Stale | LeaseLost:
-        """Go on where the checkpoint is by now."""
-        if at is None:
-            return self._lost()
-        self._move_to(at)
-        return Stale()
-
-    def abandon(self) -> None:
-        """Count on the lease no more, and renew it no more."""
-        self.lease, self.claimed = None, False
-
-    def _lost(self) -> LeaseLost:
-        self.abandon()
-        return LeaseLost()
+    def _saved(self, through: int) -> None:
+        super()._saved(through)
+        self._has_reported = False
 
     def _give_up(self, policy: OnFailure) -> Steps:
-        failure, lease, name = self._attempts.failure, self._owned(), self.subscription.name
+        failure, name = self._attempts.failure, self.subscription.name
         if failure is None:
             raise AssertionError("nothing has failed")
         position = failure.event.position
@@ -444,12 +376,10 @@ class Worker:
                     schema=self._schema,
                 )
             )
-        yield self._note(lease, failure.error, position)
-        refused = yield from self._save(position)
+        yield self._note(failure.error, position)
+        refused = yield from self._save_and_commit(position)
         if refused is not None:
             return refused
-        yield Commit()
-        self._move_to(self._at._replace(position=position))
         log.error(
             "subscription %r: event at position %s failed %s times: %s",
             name,
@@ -464,43 +394,37 @@ class Worker:
         )
         return Delivered(1, caught_up=False)
 
+    def _report(self) -> Steps:
+        if self._interruptions is None:
+            raise AssertionError("nothing was interrupted")
+        seconds = self._clock() - self._interruptions.since
+        yield self._limit_idle()
+        yield self._note_interruption(self._interruptions.error, seconds)
+        yield Commit()
+        self._has_reported = True
+        return Reported()
+
     def _release(self, *, halted: bool) -> Steps:
-        lease, before, position = self.lease, self._at, self.position
-        if lease is None:
+        if self.lease is None:
             return StopRequested()
         yield self._limit_idle()
-        if position > before.position:
-            yield Ask(
-                lambda session: save_checkpoint(
-                    session, lease, before, position, schema=self._schema
-                )
-            )
-        attempts = self._attempts.behind(position)
-        if halted:
-            attempts, failure = 0, self._attempts.failure
-            yield (
-                self._note(lease, self._attempts.reason, None)
-                if failure is None
-                else self._note(lease, failure.error, failure.event.position)
-            )
-        yield Ask(lambda session: release_lease(session, lease, attempts, schema=self._schema))
-        yield Commit()
-        self.abandon()
+        if self.is_unsaved:
+            yield from self._save(self.position)
+        if self.lease is not None:
+            if halted:
+                yield self._note_halt()
+            attempts = 0 if halted else self._attempts.behind(self.position)
+            unsure = self._handed if self._handed > self.position and not attempts else None
+            yield from self._give_back(attempts, unsure)
         self.has_halted = halted
         return StopRequested()
 
-    def _note(self, lease: Lease, error: str, position: int | None) -> Ask:
-        return Ask(lambda session: note_error(session, lease, error, position, schema=self._schema))
-
-    def _limit_idle(self) -> Ask:
-        """A process that is frozen must not keep the rows that it has locked."""
-        return Ask(lambda session: limit_idle(session, self.subscription.lease_seconds))
+    def _note_halt(self) -> Ask:
+        failure = self._attempts.failure
+        if failure is None:
+            return self._note(self._attempts.reason, None)
+        return self._note(failure.error, failure.event.position)
 
     def _failed(self, event: StoredEvent, error: Exception, attempts: int) -> Failed:
         self._attempts.failed(event, error, attempts)
         return Failed(attempts)
-
-    def _owned(self) -> Lease:
-        if self.lease is None:
-            raise AssertionError("no lease is held")
-        return self.lease

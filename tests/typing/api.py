@@ -110,6 +110,7 @@ from eventstore.subscriptions import (
     PARK,
     AsyncSubscriptionRunner,
     FenceHolder,
+    MadeFor,
     ParkedStream,
     RetryPolicy,
     Subscription,
@@ -456,6 +457,7 @@ def subscriptions(engine: Engine, async_engine: AsyncEngine, session: Session) -
         lease_seconds=10,
         partitions=4,
         version=2,
+        made_for=MadeFor(None, "es"),
     )
     with SubscriptionRunner(engine, [spec], schema="es") as runner:
         runner.run_until_current(timeout_seconds=1)

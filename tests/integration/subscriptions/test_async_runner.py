@@ -170,6 +170,32 @@ async def test_a_lost_listener_is_made_anew_and_looks_after_it_listens(
         assert not listener.connected
 
 
+@pytest.mark.asyncio
+async def test_a_runner_says_whether_it_listens(db: Engine, async_url: URL) -> None:
+    at_work, go_on = asyncio.Event(), asyncio.Event()
+
+    async def handler(_session: AsyncSession, _event: AnyEnvelope) -> None:
+        at_work.set()
+        await go_on.wait()
+
+    append(db, "a", 1)
+    async with async_engine_of(async_url) as engine:
+        deaf = AsyncSubscriptionRunner(
+            engine, [Subscription("deaf", see_async)], notifications=False
+        )
+        async with deaf:
+            await deaf.run_until_current()
+            assert not deaf.listening
+        async with AsyncSubscriptionRunner(engine, [Subscription("view", handler)]) as runner:
+            await asyncio.wait_for(at_work.wait(), DEADLINE_SECONDS)
+            while not runner.listening:
+                assert runner._listener._task is not None
+                assert not runner._listener._task.done()
+                await asyncio.to_thread(execute, db, text("SELECT pg_sleep(0.01)"))
+            go_on.set()
+        assert not runner.listening
+
+
 def execute(engine: Engine, statement: TextClause) -> None:
     with engine.begin() as connection:
         connection.execute(statement)

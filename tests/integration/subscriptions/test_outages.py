@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +21,7 @@ from tests.fixtures.subscriptions import QUICK, append, checkpoint, see, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
@@ -114,6 +117,35 @@ def test_a_statement_that_fails_on_a_live_connection_is_an_attempt(
         see(session, each)
 
     run(db, Subscription("view", handler, retry=ONE_ATTEMPT))
+    assert parked(db) == [("bad", 1, "sqlalchemy.exc.OperationalError")]
+    assert seen(db) == [2]
+
+
+def test_what_another_database_refuses_at_the_commit_is_an_attempt(
+    db: Engine, tmp_path: Path
+) -> None:
+    """Its driver gives no SQLSTATE, and ours has not lost its connection."""
+    append(db, "bad", 1)
+    append(db, "good", 1)
+    file = tmp_path / "elsewhere"
+    elsewhere = create_engine(f"sqlite:///{file}", connect_args={"timeout": 0}, poolclass=NullPool)
+    with elsewhere.begin() as connection:
+        connection.execute(text("CREATE TABLE notes (n INTEGER)"))
+        connection.execute(text("INSERT INTO notes VALUES (1)"))
+
+    def note_elsewhere(_session: Session) -> None:
+        with elsewhere.begin() as connection:
+            connection.execute(text("INSERT INTO notes VALUES (2)"))
+
+    def handler(session: Session, each: AnyEnvelope) -> None:
+        see(session, each)
+        if each.stream_id == "bad":
+            event.listen(session, "before_commit", note_elsewhere, once=True)
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")  # who commits there has to wait for its end
+        reader.execute("SELECT n FROM notes").fetchall()
+        run(db, Subscription("view", handler, retry=ONE_ATTEMPT))
     assert parked(db) == [("bad", 1, "sqlalchemy.exc.OperationalError")]
     assert seen(db) == [2]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,12 @@ from eventstore import (
     SqlAlchemyEventStore,
     SubscriptionError,
 )
+from eventstore.operations.attempts import mark_attempt
 from eventstore.operations.checkpoints import (
     Checkpoint,
     Definition,
     create_subscription,
     load_owned,
-    mark_attempt,
     save_checkpoint,
 )
 from eventstore.operations.leases import acquire_lease, release_lease, renew_lease
@@ -167,6 +168,35 @@ def test_an_owner_that_lost_its_lease_at_work_changes_nothing(db: Engine) -> Non
         go_on.set()
     assert seen(db) == [1, 2]
     assert checkpoint(db) == 2
+
+
+def test_a_row_that_somebody_locks_holds_up_no_other_lease(db: Engine) -> None:
+    """And the owner of that one finds out by its own clock, since nothing else can tell it."""
+    handled: list[str] = []
+    subscriptions = [
+        Subscription("locked", lambda *_: handled.append("locked"), lease_seconds=1),
+        Subscription("free", lambda *_: handled.append("free"), lease_seconds=1),
+    ]
+    lock = text("SELECT 1 FROM subscriptions WHERE name = 'locked' FOR UPDATE")
+    expiry = text("SELECT lease_expires_at FROM subscriptions WHERE name = 'free'")
+    with (
+        SubscriptionRunner(db, subscriptions, notifications=False) as runner,
+        db.connect().execution_options(isolation_level="AUTOCOMMIT") as other,
+    ):
+        owner, free = runner._roster.workers
+        while owner.lease is None or free.lease is None:
+            other.execute(text("SELECT pg_sleep(0.01)"))
+        with db.begin() as operator:
+            operator.execute(lock)
+            first = other.execute(expiry).scalar_one()
+            while other.execute(expiry).scalar_one() < first + timedelta(seconds=1):
+                other.execute(text("SELECT pg_sleep(0.01)"))
+            append(db)
+            while owner.lease is not None or "free" not in handled:
+                other.execute(text("SELECT pg_sleep(0.01)"))
+            assert handled == ["free"]
+        runner.run_until_current()
+    assert sorted(handled) == ["free", "locked"]
 
 
 def test_an_event_that_kills_its_process_is_parked(db: Engine) -> None:

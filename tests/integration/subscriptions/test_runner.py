@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,6 @@ from eventstore.subscriptions import (
     subscription_status,
 )
 from tests.fixtures.events import new_event
-from tests.fixtures.stores import DEADLINE_SECONDS
 from tests.fixtures.subscriptions import QUICK, append, burn, checkpoint, see, seen
 
 if TYPE_CHECKING:
@@ -187,6 +187,30 @@ def test_stop_stops_at_the_event_and_goes_on_when_it_is_cured(db: Engine) -> Non
     assert seen(db) == [*range(1, 10)]
 
 
+def test_a_partition_that_stops_stays_at_the_event_and_the_others_flow(db: Engine) -> None:
+    three_streams(db)
+    view = Subscription("view", failing("b", 2), retry=QUICK, on_failure=STOP, partitions=3)
+    with (
+        pytest.raises(SubscriptionError, match="event at position 5: ValueError: no"),
+        SubscriptionRunner(db, [view], notifications=False) as runner,
+    ):
+        while not any(worker.has_halted for worker in runner._roster.workers):
+            time.sleep(0.01)
+        append(db, "c")
+        append(db, "b")
+        while 10 not in seen(db):
+            time.sleep(0.01)
+    assert seen(db) == [1, 2, 3, 4, 6, 7, 9, 10]
+    with Session(db) as session:
+        of_b, _, of_a_and_c = subscription_status(session, "view")
+    assert of_b.position < 5
+    assert (of_b.last_error, of_b.last_error_position) == ("ValueError: no", 5)
+    assert (of_b.owner, of_b.parked, of_b.interrupted_since) == (None, 0, None)
+    assert of_a_and_c.position >= 10
+    run(db, Subscription("view", see, partitions=3))
+    assert seen(db) == [*range(1, 12)]
+
+
 def test_skip_passes_over_the_event_alone_and_leaves_a_trace(db: Engine) -> None:
     three_streams(db)
     run(db, Subscription("view", failing("b", 2), retry=QUICK, on_failure=SKIP))
@@ -276,11 +300,11 @@ def test_a_checkpoint_ahead_of_the_head_stops_loudly(db: Engine) -> None:
     run(db, Subscription("view", see))
     with db.begin() as connection:
         connection.execute(text("SELECT setval('events_sequence_number_seq', 1)"))
-    runner = SubscriptionRunner(db, [Subscription("view", see)])
-    with pytest.raises(SubscriptionError, match="restored to an earlier time"), runner:
-        runner.run_until_current()
-        for thread in runner._threads[:1]:
-            thread.join(DEADLINE_SECONDS)
+    with pytest.raises(SubscriptionError, match="restored to an earlier time"):
+        run(db, Subscription("view", see))
+    with Session(db) as session:
+        (status,) = subscription_status(session, "view")
+    assert "restored to an earlier time" in str(status.last_error)
 
 
 def test_another_number_of_partitions_is_refused(db: Engine) -> None:

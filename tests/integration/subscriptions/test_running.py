@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from sqlalchemy import BigInteger, create_engine, event, literal, select, text
-from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool, QueuePool
 
@@ -19,6 +21,7 @@ from eventstore.operations.deliveries import partition_of
 from eventstore.subscriptions import (
     AsyncSubscriptionRunner,
     Delivery,
+    RetryPolicy,
     Subscription,
     SubscriptionRunner,
     parked_streams,
@@ -193,6 +196,102 @@ def test_other_makers_of_sessions_are_refused(given: Any) -> None:
     view = Subscription("view", see)
     with pytest.raises(TypeError, match="engine must be an Engine, or a sessionmaker"):
         SubscriptionRunner(given, [view])
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_handler_for_the_other_twin_is_refused_and_loses_no_event(
+    db: Engine, *, external: bool
+) -> None:
+    append(db, "a", 1)
+
+    async def coroutine(*_: object) -> None: ...
+
+    awaits = Subscription("awaits", coroutine, external=external)
+    with pytest.raises(SubscriptionError, match="is a coroutine function"):
+        SubscriptionRunner(db, [awaits], notifications=False).run_until_current()
+
+    async def run_async() -> None:
+        engine = create_async_engine(db.url)
+        plain = Subscription("plain", lambda *_: None, external=external)
+        with pytest.raises(SubscriptionError, match="is no coroutine function"):
+            await AsyncSubscriptionRunner(engine, [plain], notifications=False).run_until_current()
+        await engine.dispose()
+
+    asyncio.run(run_async())
+    assert checkpoint(db, "awaits") == checkpoint(db, "plain") == 0
+    with Session(db) as session:
+        assert parked_streams(session, "plain") == []
+
+
+def test_a_handler_that_would_end_its_thread_or_task_wedges_nothing(db: Engine) -> None:
+    """Nobody would hear of that end, and the lease would be renewed for ever."""
+    append(db, "bad", 1)
+    append(db, "good", 1)
+    retry = RetryPolicy(max_attempts=1)
+
+    def leave(session: Session, each: AnyEnvelope) -> None:
+        if each.stream_id == "bad":
+            sys.exit()
+        see(session, each)
+
+    run(db, Subscription("thread", leave, retry=retry))
+
+    async def cancelled(_session: AsyncSession, each: AnyEnvelope) -> None:
+        if each.stream_id == "bad":
+            waiting = asyncio.ensure_future(asyncio.Event().wait())
+            waiting.cancel()
+            await waiting
+
+    async def run_async() -> None:
+        engine = create_async_engine(db.url)
+        spec = Subscription("task", cancelled, retry=retry)
+        await AsyncSubscriptionRunner(engine, [spec], notifications=False).run_until_current()
+        await engine.dispose()
+
+    asyncio.run(run_async())
+    with Session(db) as session:
+        errors = [parked_streams(session, name)[0].error for name in ("thread", "task")]
+    assert errors == [
+        "RuntimeError: the handler has raised SystemExit",
+        "RuntimeError: the handler has raised CancelledError",
+    ]
+    assert seen(db) == [2]
+
+
+def test_a_task_that_is_cancelled_ends_and_renews_no_lease(db: Engine) -> None:
+    append(db, "a", 1)
+
+    async def run_async() -> None:
+        engine = create_async_engine(db.url)
+        at_work = asyncio.Event()
+
+        async def wait(*_: object) -> None:
+            at_work.set()
+            await asyncio.Event().wait()
+
+        async with AsyncSubscriptionRunner(engine, [Subscription("view", wait)]) as runner:
+            await at_work.wait()
+            runner._tasks[0].cancel()
+            await asyncio.wait(runner._tasks[:1])
+            (worker,) = runner._roster.workers
+            assert worker.lease is None
+        await engine.dispose()
+
+    asyncio.run(run_async())
+    assert checkpoint(db) == 0
+
+
+def test_a_runner_may_be_stopped_twice(db: Engine) -> None:
+    with SubscriptionRunner(db, [Subscription("view", see)]) as runner:
+        runner.stop()
+
+    async def stop_twice() -> None:
+        engine = create_async_engine(db.url)
+        async with AsyncSubscriptionRunner(engine, [Subscription("view", see)]) as async_runner:
+            await async_runner.stop()
+        await engine.dispose()
+
+    asyncio.run(stop_twice())
 
 
 def test_the_wrong_twin_is_refused(db: Engine) -> None:

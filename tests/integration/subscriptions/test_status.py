@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,13 +11,16 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from eventstore import ANY, EventFilter, SqlAlchemyEventStore, SubscriptionError
+from eventstore.errors import ConnectionUnusable
 from eventstore.subscriptions import (
+    RetryPolicy,
     Subscription,
     SubscriptionRunner,
     subscription_status,
     wait_for,
 )
 from eventstore.subscriptions.creation import create
+from eventstore.subscriptions.failures import describe
 from eventstore.subscriptions.notifications import CommitListener
 from tests.fixtures.events import new_event
 from tests.fixtures.subscriptions import CUT, QUICK, TELL, append, burn, see
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from eventstore.events import AnyEnvelope
+    from eventstore.subscriptions import PartitionStatus
 
 
 def run(engine: Engine, *subscriptions: Subscription) -> None:
@@ -177,3 +182,30 @@ def test_an_event_that_is_tried_again_is_shown(db: Engine) -> None:
     with Session(db) as session:
         (status,) = subscription_status(session)
     assert (status.marked_position, status.attempts) == (None, 0)
+
+
+def test_what_interrupts_again_and_again_is_shown_while_it_lasts(db: Engine) -> None:
+    """No event's fault, and no attempt at one."""
+    append(db, "a", 2)
+    shown: list[PartitionStatus] = []
+    began = datetime.now(UTC)
+
+    def handler(session: Session, event: AnyEnvelope) -> None:
+        with Session(db) as other:
+            (status,) = subscription_status(other)
+        if status.interrupted_since is None and event.sequence_number == 2:
+            raise ConnectionUnusable("08006")
+        shown.append(status)
+        see(session, event)
+
+    run(db, Subscription("view", handler, retry=RetryPolicy(max_attempts=1)))
+    status = shown[-1]
+    assert status.last_error == describe(ConnectionUnusable("08006"))
+    assert (status.last_error_position, status.position, status.parked) == (None, 1, 0)
+    assert status.interrupted_since == status.last_error_at
+    assert status.interrupted_since is not None
+    assert began < status.interrupted_since < datetime.now(UTC)
+    with Session(db) as session:
+        (status,) = subscription_status(session)
+    assert (status.position, status.interrupted_since) == (2, None)
+    assert status.last_error == shown[-1].last_error

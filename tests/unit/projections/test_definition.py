@@ -6,12 +6,19 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 
 from eventstore import EventEnvelope, EventFilter, EventRegistry, SqlAlchemyEventStore
 from eventstore.codec import JsonPayloads
-from eventstore.projections import Projection, handles, subscription_of
+from eventstore.projections import Projection, async_subscription_of, handles, subscription_of
 from eventstore.projections.definition import check_projection
+from eventstore.subscriptions import (
+    AsyncSubscriptionRunner,
+    SubscriptionRunner,
+    replay_parked,
+)
 
 
 class Opened(BaseModel): ...
@@ -29,6 +36,9 @@ def registered(*classes: type) -> EventRegistry:
 
 def event(payload: Any, event_type: str = "") -> EventEnvelope[Any]:
     return EventEnvelope(aggregate_type="A", event_type=event_type, event_data=payload)
+
+
+REGISTRY = registered(Opened, Closed)
 
 
 class View(Projection):
@@ -171,3 +181,28 @@ def test_a_coroutine_function_needs_somebody_who_awaits_it() -> None:
         subscription_of(Awaited(), registered(Opened, Closed))
     with pytest.raises(TypeError, match="needs the async"):
         SqlAlchemyEventStore(Session(), registered(Opened, Closed), projections=[Awaited()])
+
+
+@pytest.mark.parametrize(
+    ("registry", "schema", "reason"),
+    [
+        (REGISTRY, "other", "made for schema None, not 'other'"),
+        (None, None, "made for another registry"),
+        (registered(Opened, Closed), None, "made for another registry"),
+    ],
+)
+def test_what_reads_the_events_must_be_of_the_projections_store(
+    registry: EventRegistry | None, schema: str | None, reason: str
+) -> None:
+    """Else the methods would look for other tables, or find none of the events to be theirs."""
+    engine = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    kept = subscription_of(View(), REGISTRY)
+    SubscriptionRunner(engine, [kept], registry=REGISTRY)
+    with pytest.raises(ValueError, match=reason):
+        SubscriptionRunner(engine, [kept], registry=registry, schema=schema)
+    with pytest.raises(ValueError, match=reason):
+        replay_parked(engine, kept, registry=registry, schema=schema)
+    engine = create_async_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    kept = async_subscription_of(View(), REGISTRY)
+    with pytest.raises(ValueError, match=reason):
+        AsyncSubscriptionRunner(engine, [kept], registry=registry, schema=schema)

@@ -17,6 +17,7 @@ from eventstore.operations.checkpoints import Checkpoint
 from eventstore.operations.fence import Mark
 from eventstore.operations.leases import Acquired, Lease
 from eventstore.subscriptions import attempts as attempts_module
+from eventstore.subscriptions import owner as owner_module
 from eventstore.subscriptions import worker as worker_module
 from eventstore.subscriptions.catch_up import (
     Await,
@@ -136,6 +137,7 @@ class Simulation:
         self.stop_at: Command | None = None  #: the process is to end at this command, once
         self.is_late = False  #: something was handed over after the lease had run out
         self.handed: list[tuple[int, int]] = []
+        self.reports: list[tuple[str, float]] = []  #: of interruptions, and for how long they last
         self.now = self.lease_ends = 0.0
 
     @property
@@ -216,6 +218,7 @@ class Simulation:
         except Exception as error:
             if not is_passing(error):
                 raise
+            worker.interrupted(error)
             return Interrupted()
 
     def _step(self, transaction: Transaction, step: Any) -> Any:
@@ -370,10 +373,20 @@ class Simulation:
             state = session.write()
             state.error, state.marked, state.attempts = (error, position), None, 0
 
-    def release_lease(self, session: Transaction, lease: Lease, attempts: int, **_: Any) -> None:
+    def note_interruption(
+        self, session: Transaction, lease: Lease, error: str, seconds: float, **_: Any
+    ) -> None:
+        if self.load_owned(session, lease) is not None:
+            self.reports.append((error, seconds))
+
+    def release_lease(
+        self, session: Transaction, lease: Lease, attempts: int, unsure: int | None, **_: Any
+    ) -> None:
         if self.load_owned(session, lease) is not None:
             state = session.write()
             state.owner, state.attempts = None, attempts
+            if unsure is not None:
+                state.marked = max(unsure, state.marked or 0)
 
     def park_stream(
         self, session: Transaction, _name: str, event: Event, *, error: str, attempts: int, **_: Any
@@ -393,13 +406,15 @@ def simulated(monkeypatch: pytest.MonkeyPatch, simulation: Simulation) -> Simula
         "load_owned",
         "mark_attempt",
         "note_error",
+        "note_interruption",
         "park_stream",
         "read_feed_mark",
         "read_slice",
         "release_lease",
         "save_checkpoint",
     ):
-        monkeypatch.setattr(worker_module, name, getattr(simulation, name))
+        module = worker_module if hasattr(worker_module, name) else owner_module
+        monkeypatch.setattr(module, name, getattr(simulation, name))
     # To format tracebacks would take half of the time.
     monkeypatch.setattr(attempts_module, "failure_of", failure_of)
     return simulation.run()

@@ -25,6 +25,8 @@ from eventstore.subscriptions.catch_up import (
     Pause,
     Refused,
     Release,
+    Report,
+    Reported,
     Stale,
     Started,
     StopRequested,
@@ -134,7 +136,8 @@ def test_what_is_no_events_fault_is_tried_for_ever() -> None:
         waits.append(command.seconds)
         after.append(loop.decide(Woken()))
     # What interrupts every batch may be in one event: then the others flow.
-    assert after == [BATCH, BATCH] + 98 * [SINGLE]
+    assert after == [BATCH, BATCH] + 98 * [Report()]
+    assert loop.decide(Reported()) == SINGLE
     assert waits[:3] == [0.05, 0.1, 0.2]
     assert max(waits) == 5.0
     loop.decide(Delivered(0, caught_up=True))
@@ -145,9 +148,13 @@ def test_giving_up_is_tried_again_and_not_the_event() -> None:
     loop = owner()
     loop.decide(Failed(attempts=0))
     assert loop.decide(Failed(attempts=3)) == GiveUp(PARK)
-    for _ in range(3):
+    for _ in range(2):
         assert isinstance(loop.decide(Interrupted()), Pause)
         assert loop.decide(Woken()) == GiveUp(PARK)
+    for _ in range(2):
+        assert isinstance(loop.decide(Interrupted()), Pause)
+        assert loop.decide(Woken()) == Report()
+        assert loop.decide(Reported()) == GiveUp(PARK)
     assert loop.decide(Delivered(1, caught_up=False)) == SINGLE
     loop.decide(Interrupted())
     assert loop.decide(Woken()) == SINGLE
@@ -239,6 +246,7 @@ def test_every_answer_to_every_command_leads_on() -> None:
             Interrupted(),
         ],
         GiveUp: [Delivered(1, caught_up=False), LeaseLost(), Stale(), Interrupted()],
+        Report: [Reported(), LeaseLost(), Interrupted()],
         Halt: [StopRequested(), Interrupted()],
         Await: [Woken(), LeaseLost()],
         Pause: [Woken(), LeaseLost()],
@@ -252,7 +260,9 @@ def test_every_answer_to_every_command_leads_on() -> None:
         for _ in range(40):
             if isinstance(command, Release):
                 break
-            assert owns or not isinstance(command, Deliver | GiveUp | Await), f"seed {seed}"
+            assert owns or not isinstance(command, Deliver | GiveUp | Report | Await), (
+                f"seed {seed}"
+            )
             answer = chooser.choice(answers[type(command)])
             owns = isinstance(answer, Acquired) or (owns and not isinstance(answer, LeaseLost))
             command = loop.decide(answer)

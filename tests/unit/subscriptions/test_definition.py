@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from eventstore import EventFilter
-from eventstore.subscriptions import BEGINNING, NOW, Position, RetryPolicy, Subscription
+from eventstore.projections import projection_versions, wait_for_projection
+from eventstore.subscriptions import (
+    BEGINNING,
+    NOW,
+    Position,
+    RetryPolicy,
+    Subscription,
+    discard_parked,
+    parked_streams,
+    replay_parked,
+    reset_subscription,
+    subscription_status,
+    wait_for,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def handler(*_: Any) -> None: ...
@@ -23,7 +41,7 @@ def handler(*_: Any) -> None: ...
         ({"filters": "Deposited"}, TypeError, "filters"),
         ({"start": 7}, TypeError, "start"),
         ({"start": datetime(2024, 1, 1)}, ValueError, "start"),  # noqa: DTZ001
-        ({"batch_size": 0}, ValueError, "page_size"),
+        ({"batch_size": 0}, ValueError, "batch_size"),
         ({"retry": 3}, TypeError, "retry"),
         ({"on_failure": "park"}, TypeError, "on_failure"),
         ({"lease_seconds": 0}, ValueError, "lease_seconds"),
@@ -72,3 +90,36 @@ def test_a_filter_has_one_fingerprint() -> None:
     assert fingerprint(EventFilter(event_types=["a"])) != fingerprint(
         EventFilter(aggregate_types=["a"])
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "schema", "error"),
+    [
+        (Subscription("view", print), None, TypeError),
+        ("", None, ValueError),
+        ("view", 5, TypeError),
+    ],
+)
+def test_a_name_that_none_can_have_is_refused_before_anything_is_asked(
+    name: Any, schema: Any, error: type[Exception]
+) -> None:
+    """Else a wrong name would read as a subscription that isn't there."""
+    engine, session = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none"), Session()
+    asked: list[Callable[[], object]] = [
+        lambda: wait_for(engine, name, 1, 1, schema=schema),
+        lambda: wait_for_projection(engine, name, 1, 1, schema=schema),
+        lambda: subscription_status(session, name, schema=schema),
+        lambda: parked_streams(session, name, schema=schema),
+        lambda: discard_parked(session, name, "s", schema=schema),
+        lambda: reset_subscription(session, name, schema=schema),
+        lambda: projection_versions(session, name, schema=schema),
+    ]
+    for ask in asked:
+        with pytest.raises(error):
+            ask()
+
+
+def test_a_replay_takes_a_subscription_and_not_its_name() -> None:
+    engine = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    with pytest.raises(TypeError, match="must be a Subscription, not str"):
+        replay_parked(engine, "view")  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from eventstore.subscriptions.failures import (
     is_idle_too_long,
     is_left_broken,
     is_outage,
+    is_outage_of_commit,
 )
 
 
@@ -88,6 +89,22 @@ def test_a_transaction_that_waited_for_its_handler_is_the_events_fault() -> None
     for each in (error, known):
         assert is_idle_too_long(each)
         assert not is_outage(each)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_ours"),
+    [
+        (operational("57P01", statement=None), True),
+        (operational(None, statement=None, invalidated=True), True),
+        (ConnectionUnusable("57P01"), True),
+        (TransactionConflict("40001"), True),
+        (operational(None, statement=None), False),  # another database's part of the commit
+        (operational("25P03", invalidated=True), False),
+        (IntegrityError("COMMIT", {}, DriverError("23503")), False),
+    ],
+)
+def test_nobody_connects_in_a_commit(error: Exception, *, is_ours: bool) -> None:
+    assert is_outage_of_commit(error) is is_ours
 
 
 @pytest.mark.parametrize(

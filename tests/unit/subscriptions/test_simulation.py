@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from eventstore.codec import JsonPayloads
+from eventstore.errors import ConnectionUnusable
 from eventstore.subscriptions import PARK, SKIP, STOP, OnFailure, RetryPolicy, Subscription
-from eventstore.subscriptions.catch_up import Pause
+from eventstore.subscriptions.catch_up import Acquire, Deliver, Pause, Report, Reported
+from eventstore.subscriptions.failures import describe
+from eventstore.subscriptions.worker import Worker
 from tests.unit.subscriptions.simulation import MISHAPS, Event, Simulation, simulated
 
 if TYPE_CHECKING:
@@ -52,10 +56,7 @@ def check(simulation: Simulation) -> None:
     if simulation.subscription.external:
         view = state.view
         assert sorted(set(view)) == expected(simulation), told
-        known: set[int] = set()
-        for position, attempt in simulation.handed:
-            assert attempt > 1 or position not in known, told
-            known.add(position)
+        check_attempts_told(simulation)
     else:
         assert state.view == expected(simulation), told
     for position, attempts, error in state.parked.values():
@@ -64,6 +65,13 @@ def check(simulation: Simulation) -> None:
             # A lost connection is no attempt; who takes over learns the error by one more.
             assert attempts == 3 + ("taken over" in simulation.mishaps.values() and attempts > 3)
             assert error == "ValueError: no", told
+
+
+def check_attempts_told(simulation: Simulation) -> None:
+    known: set[int] = set()
+    for position, attempt in simulation.handed:
+        assert attempt > 1 or position not in known, f"{position}, {simulation.mishaps}"
+        known.add(position)
 
 
 def all_steps(simulation: Simulation) -> Iterable[int]:
@@ -130,6 +138,71 @@ def test_what_has_taken_effect_outside_does_not_come_again_after_an_outage(
     simulation = simulated(monkeypatch, Simulation(spec, EVENTS, outages={6: 5}))
     assert simulation.state.view == [2, 4, 6, 8, 10]
     assert simulation.state.parked == {}
+
+
+@pytest.mark.parametrize("mishap", ["lost before", "lost after"])
+def test_an_orderly_end_forgets_no_effect_outside(
+    monkeypatch: pytest.MonkeyPatch, mishap: str
+) -> None:
+    """Whatever step was interrupted last: the save of the checkpoint, above all."""
+
+    def run(mishaps: dict[int, str]) -> Simulation:
+        spec = subscription(external=True)
+        made = Simulation(spec, EVENTS, bad=frozenset({8}), mishaps=mishaps)
+        if mishaps:
+            made.stop_at = Pause(0.05)
+        return simulated(monkeypatch, made)
+
+    simulations = [run({step: mishap}) for step in all_steps(run({}))]
+    assert {2} < {simulation.processes for simulation in simulations}
+    for simulation in simulations:
+        check_attempts_told(simulation)
+
+
+def test_a_halt_forgets_no_effect_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = subscription(STOP, external=True)
+    simulation = simulated(monkeypatch, Simulation(spec, EVENTS, bad=frozenset({6})))
+    assert simulation.state.error == ("ValueError: no", 6)
+    simulation.state.error, simulation.bad = None, frozenset()
+    simulation.run()
+    check(simulation)
+    # In a batch, three times by itself, and once more when it is run again.
+    assert [attempt for position, attempt in simulation.handed if position == 6] == [1, 2, 3, 4, 2]
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_what_interrupts_again_and_again_is_reported(
+    monkeypatch: pytest.MonkeyPatch, *, external: bool
+) -> None:
+    def run(outages: int) -> Simulation:
+        spec = subscription(external=external)
+        return simulated(monkeypatch, Simulation(spec, EVENTS, outages={6: outages}))
+
+    assert run(2).reports == []
+    simulation = run(5)
+    errors, seconds = zip(*simulation.reports, strict=True)
+    assert set(errors) == {describe(ConnectionUnusable("57P01"))}
+    # From the first one on; the waits are 0.05 seconds at first, and grow. Inside, events before it
+    # are steps ahead once they come by themselves, and two more interruptions are not many.
+    assert list(seconds) == pytest.approx([0.35, 0.75, 1.55] if external else [0.35])
+    # No attempt was counted.
+    assert simulation.state.parked == {}
+    check(simulation)
+
+
+def test_an_interruption_that_is_over_is_no_more_reported_though_no_event_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulation = simulated(monkeypatch, Simulation(subscription(), EVENTS))
+    worker = Worker(subscription(), 0, "w", JsonPayloads(), None, clock=lambda: 0.0)
+    for command in (Acquire(), Deliver(3, marked=False)):
+        simulation.perform(worker, command)
+    worker.interrupted(ConnectionUnusable("57P01"))
+    assert simulation.perform(worker, Report()) == Reported()
+    saves = simulation.state.saves
+    for _ in range(2):
+        simulation.perform(worker, Deliver(3, marked=False))
+        assert simulation.state.saves == saves + 1
 
 
 @pytest.mark.parametrize("external", [False, True])
