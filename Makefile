@@ -10,6 +10,9 @@ READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-for-demo
 PYTEST := $(BIN)/python -m pytest
 
+# Tests start many processes, and each would compile anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help
 help: ## Print this message
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
