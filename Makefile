@@ -9,6 +9,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_READY := $(VENV)/.ready-for-demo
 PYTEST := $(BIN)/python -m pytest
+# More than cores: a good part of a test's time is waiting for processes, locks and leases.
+WORKERS ?= $(shell echo $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2)))
+NEED_NO_DATABASE := tests/unit tests/conformance/test_memory.py
+
+# Tests start many processes, and each would compile anew what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Print this message
@@ -58,14 +64,16 @@ types: $(READY) ## Check the types of the package, its public face and the examp
 
 .PHONY: test-fast
 test-fast: $(READY) ## The tests that need no database: seconds
-	$(PYTEST) -q tests/unit tests/conformance/test_memory.py
+	$(PYTEST) -q $(NEED_NO_DATABASE)
 
 .PHONY: test
+# What test-fast has run is not run again, as it is by either of the others alone.
+test: HAVE_RUN = $(NEED_NO_DATABASE:%=--ignore=%)
 test: lint types test-fast test-embedded test-server ## Everything: on the embedded server, and on that of EVENTSTORE_TEST_DSN
 
 .PHONY: test-embedded
-test-embedded: $(READY) ## All tests on embedded PostgreSQL servers, one for each core
-	env -u EVENTSTORE_TEST_DSN $(PYTEST) --numprocesses auto --dist worksteal
+test-embedded: $(READY) ## All tests on embedded PostgreSQL servers, one for each of WORKERS
+	env -u EVENTSTORE_TEST_DSN $(PYTEST) --numprocesses $(WORKERS) --dist worksteal $(HAVE_RUN)
 
 .PHONY: proof
 proof: $(READY) ## A minute of kill -9, SIGSTOP and lost connections under load
@@ -73,7 +81,7 @@ proof: $(READY) ## A minute of kill -9, SIGSTOP and lost connections under load
 
 .PHONY: test-server
 test-server: $(READY) ## All tests on the server of EVENTSTORE_TEST_DSN, if it is set
-	@if [ -n "$$EVENTSTORE_TEST_DSN" ]; then $(PYTEST) -m 'not embedded'; \
+	@if [ -n "$$EVENTSTORE_TEST_DSN" ]; then $(PYTEST) -m 'not embedded' $(HAVE_RUN); \
 	else echo "not tested on a server of yours: set EVENTSTORE_TEST_DSN to its URL"; fi
 
 .PHONY: bench-quick

@@ -1,4 +1,5 @@
 pytest_plugins = (
+    "pytester",
     "tests.fixtures.database",
     "tests.fixtures.stores",
     "tests.fixtures.events",

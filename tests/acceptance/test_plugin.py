@@ -1,12 +1,14 @@
-"""The fixtures as a user's test suite has them: each suite in a pytest of its own."""
+"""The fixtures as a user's test suite has them: each suite in a run of pytest of its own."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from textwrap import dedent
 from typing import TYPE_CHECKING
 
+import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
 
 if TYPE_CHECKING:
@@ -113,60 +115,66 @@ ANYIO = """
 """
 
 
-def run_suite(folder: Path, server: URL, suite: str, *options: str, failing: bool = False) -> str:
-    (folder / "test_suite.py").write_text(_unindented(suite))
-    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
+#: Plugins that the suites don't need, one of which imports Hypothesis for each.
+WITHOUT = ("-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:hypothesispytest")
+
+
+def run_suite(
+    pytester: pytest.Pytester, server: URL, suite: str, *options: str, failing: bool = False
+) -> str:
+    """Run the suite in this process, whose imports it shares."""
+    pytester.makepyfile(test_suite=suite)
+    pytester.makeini("[pytest]\nfilterwarnings = error\n")
     dsn = server.set(drivername="postgresql").render_as_string(hide_password=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVENTSTORE_TEST_DSN", dsn)
+        done = pytester.runpytest_inprocess(*WITHOUT, *options)
+    output = str(done.stdout)
+    assert done.ret == failing, output + str(done.stderr)
+    return output
+
+
+def test_the_sync_fixtures_leave_no_database(pytester: pytest.Pytester, server_url: URL) -> None:
+    engine = create_engine(server_url, poolclass=NullPool)
+    names = text("SELECT datname FROM pg_database WHERE datname LIKE 'eventstore_test_%'")
+    with engine.connect() as connection:
+        before = set(connection.execute(names).scalars())
+        output = run_suite(pytester, server_url, SYNC, "-p", "no:asyncio")
+        assert set(connection.execute(names).scalars()) <= before
+    assert "5 passed" in output
+    assert "eventstore: the server of EVENTSTORE_TEST_DSN" in output
+
+
+def test_the_async_fixture_under_pytest_asyncio(pytester: pytest.Pytester, server_url: URL) -> None:
+    option = ("-o", "asyncio_default_fixture_loop_scope=function")
+    assert "2 passed" in run_suite(pytester, server_url, ASYNC.format(marker="asyncio"), *option)
+
+
+def test_the_async_fixture_under_anyio(tmp_path: Path, server_url: URL) -> None:
+    """A process of its own, in which the plugin is imported without pytest-asyncio."""
+    (tmp_path / "without_pytest_asyncio.py").write_text(dedent(ANYIO))
+    (tmp_path / "test_suite.py").write_text(dedent(ASYNC.format(marker="anyio")))
+    dsn = server_url.set(drivername="postgresql").render_as_string(hide_password=False)
+    options = (*WITHOUT, "-p", "no:asyncio", "-p", "without_pytest_asyncio")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:randomly", *options],
-        cwd=folder,
+        [sys.executable, "-m", "pytest", "-W", "error", *options],
+        cwd=tmp_path,
         env=os.environ | {"EVENTSTORE_TEST_DSN": dsn},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == failing, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
 
 
-def _unindented(code: str) -> str:
-    return "\n".join(line.removeprefix("    ") for line in code.splitlines())
-
-
-def test_the_sync_fixtures(tmp_path: Path, server_url: URL) -> None:
-    output = run_suite(tmp_path, server_url, SYNC, "-p", "no:asyncio")
-    assert "5 passed" in output
-    assert "eventstore: the server of EVENTSTORE_TEST_DSN" in output
-
-
-def test_no_database_is_left(tmp_path: Path, server_url: URL) -> None:
-    engine = create_engine(server_url, poolclass=NullPool)
-    names = text("SELECT datname FROM pg_database WHERE datname LIKE 'eventstore_test_%'")
-    with engine.connect() as connection:
-        before = set(connection.execute(names).scalars())
-        run_suite(tmp_path, server_url, SYNC, "-p", "no:asyncio")
-        assert set(connection.execute(names).scalars()) <= before
-
-
-def test_the_async_fixture_under_pytest_asyncio(tmp_path: Path, server_url: URL) -> None:
-    option = ("-o", "asyncio_default_fixture_loop_scope=function")
-    assert "2 passed" in run_suite(tmp_path, server_url, ASYNC.format(marker="asyncio"), *option)
-
-
-def test_the_async_fixture_under_anyio(tmp_path: Path, server_url: URL) -> None:
-    (tmp_path / "without_pytest_asyncio.py").write_text(_unindented(ANYIO))
-    options = ("-p", "no:asyncio", "-p", "without_pytest_asyncio")
-    suite = ASYNC.format(marker="anyio")
-    assert "2 passed" in run_suite(tmp_path, server_url, suite, *options)
-
-
-def test_golden_events_are_written_on_request_only(tmp_path: Path) -> None:
+def test_golden_events_are_written_on_request_only(pytester: pytest.Pytester) -> None:
     nowhere = make_url("postgresql://nobody@127.0.0.1:1/none")  # no database is asked
     plain = ("-p", "no:asyncio")
-    output = run_suite(tmp_path, nowhere, GOLDEN, *plain, failing=True)
+    output = run_suite(pytester, nowhere, GOLDEN, *plain, failing=True)
     assert "there is none of 'order-placed', version 1" in output
-    run_suite(tmp_path, nowhere, GOLDEN, *plain, "--write-golden-events")
-    run_suite(tmp_path, nowhere, GOLDEN, *plain)
-    golden = tmp_path / "golden" / "order-placed" / "v1.json"
+    run_suite(pytester, nowhere, GOLDEN, *plain, "--write-golden-events")
+    run_suite(pytester, nowhere, GOLDEN, *plain)
+    golden = pytester.path / "golden" / "order-placed" / "v1.json"
     assert golden.read_text() == '{\n  "order_id": "7"\n}\n'
-    run_suite(tmp_path, nowhere, GOLDEN.replace("order_id", "id"), *plain, failing=True)
+    run_suite(pytester, nowhere, GOLDEN.replace("order_id", "id"), *plain, failing=True)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
-STORM_SECONDS = 60 if IS_THOROUGH else 15
+STORM_SECONDS = 60 if IS_THOROUGH else 10
 
 #: A subscription that is stuck fails the test after so long.
 DEADLINE_SECONDS = 120
