@@ -69,7 +69,12 @@ class WorkerProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close its input, which ends it."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Close its input, which ends it; again is nothing."""
+        if self._errors.closed:
+            return
         try:
             self._process.communicate(timeout=_ENDING_SECONDS)
         except (subprocess.TimeoutExpired, BrokenPipeError):

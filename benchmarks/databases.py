@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import psycopg
+from sqlalchemy.exc import DBAPIError
 
 from benchmarks import protocol
 from benchmarks.contenders import Backend, Contender
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from benchmarks.controller import WorkerProcess
 
 _STARTING_SECONDS: Final = 10
+#: Of the embedded server: some peers open a connection for each of 128 writers.
+_SETTINGS: Final = {"max_connections": "300"}
 #: What a commit needs to outlive a crash of the machine; "on" is PostgreSQL's default of each.
 DURABILITY: Final = ("fsync", "synchronous_commit", "full_page_writes")
 #: Filling waits for no disk; measuring does.
@@ -41,7 +44,7 @@ def postgresql(database_url: URL | None) -> Iterator[URL]:
     if database_url is not None:
         yield database_url.set(drivername="postgresql+psycopg")
         return
-    with EmbeddedPostgres() as embedded:
+    with EmbeddedPostgres(settings=_SETTINGS) as embedded:
         yield embedded.url()
 
 
@@ -87,6 +90,9 @@ class Databases:
                 self._urls[key] = self._make(contender, events=key[1])
             except Unavailable as error:
                 self._urls[key] = error
+            except (psycopg.Error, DBAPIError) as error:
+                # One contender is not worth the run of all.
+                self._urls[key] = Unavailable(f"its store can't be made: {error}")
         made = self._urls[key]
         if isinstance(made, Unavailable):
             raise made

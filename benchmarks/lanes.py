@@ -77,8 +77,9 @@ class Workers:
         return processes[:count]
 
     def forget(self, contender: Contender) -> None:
-        """Start others the next time: one that failed may be dead, or have open connections."""
-        self._processes.pop(contender.name, None)
+        """End them, and start others the next time: one that failed may keep its connections."""
+        for process in self._processes.pop(contender.name, ()):
+            process.stop()
 
 
 class WorkerLane:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import contents, controller, install, pgbench, protocol
+from benchmarks import contents, controller, install, lanes, pgbench, protocol
+from benchmarks.contenders import CONTENDERS
 from benchmarks.controller import Unavailable, WorkerFailed, WorkerProcess
 from benchmarks.operations import run_blocking
 from benchmarks.worker import AppendThere, Client, Store, Worker
@@ -234,6 +235,26 @@ def test_a_skip_is_a_reason_for_a_person() -> None:
         pytest.raises(Unavailable, match="it has no feed"),
     ):
         worker.ask(protocol.Describe(), protocol.Description)
+
+
+def test_the_workers_of_one_that_failed_are_ended_with_their_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[WorkerProcess] = []
+
+    def start(_: object) -> WorkerProcess:
+        started.append(worker_that("while input(): pass"))
+        return started[-1]
+
+    monkeypatch.setattr(lanes, "start_worker", start)
+    with ExitStack() as made:
+        workers = lanes.Workers(made)
+        workers.take(CONTENDERS["ours"], 2)
+        workers.forget(CONTENDERS["ours"])
+        for worker in started:
+            with pytest.raises(ValueError, match="closed file"):
+                worker.ask(protocol.Describe(), protocol.Description)
+        assert workers.take(CONTENDERS["ours"], 1) == started[2:]
 
 
 def test_a_program_that_is_not_there_is_unavailable() -> None:
