@@ -79,6 +79,11 @@ class Workload:
         )
 
 
+#: psycopg prepares a statement at its fifth execution on a connection, and PostgreSQL plans each of
+#: the next five anew, before it keeps a plan. Of few calls, those would be the slowest hundredth.
+_CALLS_TO_A_PLAN: Final = 12
+
+
 def warm_up(run: Run, seconds: float) -> Run:
     """Return a shorter run, after which statements are prepared, pools filled, and code warm."""
     short = {"read_long_stream": "read_short_stream"}
@@ -86,7 +91,7 @@ def warm_up(run: Run, seconds: float) -> Run:
         run,
         operation=short.get(run.operation, run.operation),
         events=min(run.events, contents.BULK),
-        calls=1,
+        calls=_CALLS_TO_A_PLAN if run.per_second else 1,
         seconds=seconds if run.seconds else 0,
         per_second=0,
     )
