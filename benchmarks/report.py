@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.contenders import BASELINE, PEERS_PART
 from benchmarks.machine import Conditions, Machine  # noqa: TC001 - pydantic reads it
-from benchmarks.workloads import Metric, Sizes
+from benchmarks.workloads import WORKLOADS, Metric, Sizes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -217,13 +217,28 @@ class Fall:
 def what_got_worse(now: Report, earlier: Report) -> Iterator[Fall]:
     """Yield each ratio that fell by more than the tolerance; what only one run has is no fall.
 
-    Those of growth are ratios to the empty store of the same run.
+    Those of growth are ratios to the empty store of the same run. Workloads whose sizes differ in
+    the two runs are not compared.
     """
     ratios = _ratios(earlier)
+    unlike = _of_other_sizes(now.options, earlier.options)
     for (workload, contender), ratio_now in _ratios(now).items():
         before = ratios.get((workload, contender))
-        if before is not None and ratio_now < before * (1 - TOLERANCE):
+        if workload in unlike or before is None:
+            continue
+        if ratio_now < before * (1 - TOLERANCE):
             yield Fall(workload=workload, contender=contender, before=before, now=ratio_now)
+
+
+def _of_other_sizes(now: Options, earlier: Options) -> set[str]:
+    """Return the workloads that have read or written other numbers of events in the two runs."""
+    feeds_differ = now.feed_events != earlier.feed_events
+    bulks_differ = now.bulk_events != earlier.bulk_events
+    return {
+        name
+        for name, each in WORKLOADS.items()
+        if (each.whole_feed and feeds_differ) or (each.bulk and bulks_differ)
+    }
 
 
 def _ratios(report: Report) -> dict[tuple[str, str], float]:

@@ -44,11 +44,11 @@ def test_p99_of_few_calls_is_not_told() -> None:
     assert report.p99([0.001] * 98 + [0.5] * 2) == pytest.approx(500)
 
 
-def row(contender: str, ratio: float) -> report.Row:
+def row(contender: str, ratio: float, workload: str = "W1") -> report.Row:
     raw = [sample(1000)]
     own = [sample(round(1000 * ratio))]
     samples = {"raw": raw, "raw-transaction": raw, contender: own}
-    return report.summarise(WORKLOADS["W1"], CONTENDERS[contender], samples)
+    return report.summarise(WORKLOADS[workload], CONTENDERS[contender], samples)
 
 
 def grown(events: int, ratio: float) -> report.Growth:
@@ -56,9 +56,12 @@ def grown(events: int, ratio: float) -> report.Growth:
     return report.grown(WORKLOADS["W1"], CONTENDERS["ours"], events, own, empty)
 
 
-def a_report(rows: list[report.Row], growth: list[report.Growth]) -> report.Report:
+def a_report(
+    rows: list[report.Row], growth: list[report.Growth], *, feed_events: int = 50_000
+) -> report.Report:
+    options = report.Options(rounds=3, seconds=1, feed_events=feed_events, bulk_events=1_000)
     # Of what is compared, the machine is no part.
-    return report.Report.model_construct(rows=rows, growth=growth)
+    return report.Report.model_construct(options=options, rows=rows, growth=growth)
 
 
 def test_a_fall_beyond_the_noise_is_told_and_what_is_new_or_better_is_not() -> None:
@@ -79,6 +82,12 @@ def test_a_fall_beyond_the_noise_is_told_and_what_is_new_or_better_is_not() -> N
         "W1 ours: 0.80 -> 0.60 (-25%)",
         "W1 at 1,000,000 ours: 1.00 -> 0.50 (-50%)",
     ]
+
+
+def test_what_was_read_in_other_numbers_is_not_compared() -> None:
+    earlier = a_report([row("ours", 1.7, "R3"), row("ours", 0.8)], [], feed_events=500_000)
+    now = a_report([row("ours", 1.2, "R3"), row("ours", 0.6)], [], feed_events=50_000)
+    assert [fall.workload for fall in report.what_got_worse(now, earlier)] == ["W1"]
 
 
 def test_who_has_no_baseline_of_its_own_mode_stands_beside_raw() -> None:
