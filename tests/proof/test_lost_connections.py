@@ -181,6 +181,7 @@ def test_a_connection_is_lost_at_any_step(ledger_db: Engine, watched_url: URL, s
             steps = set(cutter.steps)
             assert len(steps) > 15
             cuts = chosen_cuts(steps, chance)
+            tried = len(cuts)
             missed = [cut for cut in cuts if not comes_to(cutter, cut, load.deliver)]
             # More often than an event may fail.
             (in_handler,) = (step for step in steps if step.startswith("INSERT INTO notes_taken"))
@@ -195,9 +196,11 @@ def test_a_connection_is_lost_at_any_step(ledger_db: Engine, watched_url: URL, s
                 load.deliver()
 
         cuts = chosen_cuts((starting | cutter.steps) - steps, chance)
+        tried += len(cuts)
         missed += [cut for cut in cuts if not comes_to(cutter, cut, run_once)]
     load.check(handlers)
-    assert len(missed) < 5, missed
+    # Steps that only a mishap brings about (the report of an outage) may not come again.
+    assert len(missed) < max(5, tried // 8), missed
 
 
 @pytest.mark.parametrize("is_single", [False, True])
