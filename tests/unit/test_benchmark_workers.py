@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import make_url
 
 from benchmarks import contents, controller, install, lanes, pgbench, protocol
 from benchmarks.contenders import CONTENDERS
 from benchmarks.controller import Unavailable, WorkerFailed, WorkerProcess
+from benchmarks.databases import Databases
 from benchmarks.operations import run_blocking
 from benchmarks.worker import AppendThere, Client, Store, Worker
+from benchmarks.workloads import WORKLOADS, Sizes, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -255,6 +258,25 @@ def test_the_workers_of_one_that_failed_are_ended_with_their_connections(
             with pytest.raises(ValueError, match="closed file"):
                 worker.ask(protocol.Describe(), protocol.Description)
         assert workers.take(CONTENDERS["ours"], 1) == started[2:]
+
+
+def test_a_store_that_cannot_be_made_leaves_its_contender_out() -> None:
+    nobody = make_url("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    with ExitStack() as made:
+        databases = Databases(
+            nobody, worker=lambda _: pytest.fail("asked"), programs=lambda _: ROOT, made=made
+        )
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="its store can't be made"):
+                databases.written(CONTENDERS["ours"])
+
+
+def test_calls_at_a_rate_begin_when_their_statements_have_a_plan() -> None:
+    sizes = Sizes(feed_events=1, bulk_events=1)
+    run = WORKLOADS["L32"].run(1, sizes, 0)
+    # Five until psycopg prepares, five more until PostgreSQL keeps a plan.
+    assert warm_up(run, 0.1).calls > 10
+    assert warm_up(WORKLOADS["W32"].run(1, sizes, 0), 0.1).calls == 1
 
 
 def test_a_program_that_is_not_there_is_unavailable() -> None:
