@@ -14,7 +14,6 @@ from itertools import count
 from pathlib import Path
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 if TYPE_CHECKING:
     from benchmarks.worker import Client
@@ -51,8 +50,9 @@ def new_metadata() -> dict[str, str]:
 
 def new_stream_id() -> str:
     """Return the id of a new stream."""
-    # Random, as real ids are: the keys of new streams fall all over the index.
-    return f"{CATEGORY}-{uuid4()}"
+    # Random, as real ids are: the keys of new streams fall all over the index. Not by uuid4(), which
+    # asks the kernel and costs a tenth of what is measured.
+    return f"{CATEGORY}-{getrandbits(128):032x}"
 
 
 async def fill(client: Client, events: int) -> None:

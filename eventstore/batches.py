@@ -68,8 +68,7 @@ class EncodedEvent(NamedTuple):
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EncodedBatch:
+class EncodedBatch(NamedTuple):
     """Events for one stream, checked and encoded: what can be refused without a look at it, is."""
 
     stream_id: str
@@ -218,12 +217,13 @@ def refuse_stream_twice(stream_ids: Iterable[str]) -> None:
 
 def refuse_id_twice(batches: Iterable[EncodedBatch]) -> None:
     """Raise :class:`~eventstore.DuplicateEvent` for an id that stands twice in ``batches``."""
-    seen: set[UUID] = set()
+    seen: set[int] = set()  # a UUID's own hash is made by Python, at each look
     for batch in batches:
         for event in batch.events:
-            if event.event_id in seen:
+            number = event.event_id.int
+            if number in seen:
                 raise DuplicateEvent(event.event_id)
-            seen.add(event.event_id)
+            seen.add(number)
 
 
 def find_repeat_by_id(

@@ -20,7 +20,6 @@ from eventstore.streams import StreamState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from uuid import UUID
 
     from eventstore.batches import EncodedBatch
 
@@ -44,15 +43,16 @@ class Submission(Generic[W]):
     fetch_missed: bool = False  #: a conflict is to bring the events that the caller has missed
     lost: ConnectionUnusable | None = None  #: the end of the connection on which it was first sent
     size: int = field(init=False)  #: characters
-    ids: frozenset[UUID] = field(init=False)  #: of its events
-    keys: frozenset[str | None] = field(init=False)  #: the idempotency keys of its events
+    ids: frozenset[int] = field(init=False)  #: of its events, as numbers: those are hashed quickly
+    keys: frozenset[str] = field(init=False)  #: the idempotency keys of its events
 
     def __post_init__(self) -> None:
         # Hashed by the caller, who has the time.
         events = self.batch.events
         self.size = sum(map(len, self.rows))
-        self.ids = frozenset([event.event_id for event in events])
-        self.keys = frozenset([event.idempotency_key for event in events]) - {None}
+        self.ids = frozenset([event.event_id.int for event in events])
+        keys = [event.idempotency_key for event in events]
+        self.keys = frozenset([key for key in keys if key is not None])
 
 
 class GroupQueue(Generic[W]):
@@ -190,7 +190,7 @@ def chains_of(group: Iterable[Submission[W]]) -> list[Chain[W]]:
     another version than their stream will have, or share an id or a key with one of them.
     """
     chains: dict[str, Chain[W]] = {}
-    ids: set[UUID] = set()
+    ids: set[int] = set()
     for submission in group:
         if not ids.isdisjoint(submission.ids):
             continue

@@ -187,7 +187,7 @@ class InMemoryEventStore:
             *(self._vault.sealed(batch.events) for batch in batches), strict=True
         )
         return [
-            replace(batch, events=events) for batch, events in zip(batches, sealed, strict=True)
+            batch._replace(events=events) for batch, events in zip(batches, sealed, strict=True)
         ], next(filter(None, refusals), None)
 
     def _refuse_new(self, condition: NoNew) -> None:

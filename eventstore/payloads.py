@@ -102,7 +102,7 @@ class PayloadType:
         encoded = self._written(event_type, payload)
         if self._verify:
             self._refuse_loss(event_type, payload, encoded)
-        if b"\\u0000" in encoded or self._may_write_nan:
+        if _may_hold_nul(encoded) or self._may_write_nan:
             refuse_unstorable(event_type, encoded, "$")
         if self.is_personal:
             return name_subjects(event_type, self._written(event_type, payload, AS_CARRIERS))
@@ -198,7 +198,7 @@ def encode_metadata(
         difference = first_difference(known | extra, copy, "metadata")
         if difference is not None:
             raise SerializationError(event_type, difference, "is read back as another value")
-    if b"\\u0000" in encoded or extra:
+    if _may_hold_nul(encoded) or extra:
         refuse_unstorable(event_type, encoded, "metadata")
     if schema_version is None:
         return encoded
@@ -255,7 +255,7 @@ def refuse_unstorable(event_type: str, encoded: bytes, root: str) -> None:
 
     The six characters ``backslash u 0 0 0 0`` in a text are no NUL, and are kept.
     """
-    if not (b"\\u0000" in encoded or b"NaN" in encoded or b"Infinity" in encoded):
+    if not (_may_hold_nul(encoded) or b"NaN" in encoded or b"Infinity" in encoded):
         return
     for path, leaf in leaves_of(json.loads(encoded), root):
         if isinstance(leaf, str) and "\0" in leaf:
@@ -265,6 +265,12 @@ def refuse_unstorable(event_type: str, encoded: bytes, root: str) -> None:
         else:
             continue
         raise SerializationError(event_type, path, reason)
+
+
+def _may_hold_nul(encoded: bytes) -> bool:
+    """Tell whether the JSON ``encoded`` may hold a NUL character."""
+    # One byte is found in a fraction of the time that six take, and hardly ever is.
+    return b"\\" in encoded and b"\\u0000" in encoded
 
 
 def canonical_json(encoded: str | bytes) -> str:

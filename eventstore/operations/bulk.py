@@ -60,7 +60,6 @@ from eventstore.operations.transactions import atomic, connection_of, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-    from uuid import UUID
 
     from sqlalchemy import Connection, Select, TableValuedAlias
     from sqlalchemy.orm import Session
@@ -219,9 +218,9 @@ def _keys(events: Iterable[SourceEvent]) -> frozenset[tuple[str, str]]:
 
 def _leave_out_repeats(batch: Sequence[SourceEvent], encode: _Encode) -> list[SourceEvent]:
     """Return the events, each id once; raise if one stands for two things."""
-    first: dict[UUID, SourceEvent] = {}
+    first: dict[int, SourceEvent] = {}  # a UUID's own hash is made by Python, at each look
     for each in batch:
-        before = first.setdefault(each.envelope.event_id, each)
+        before = first.setdefault(each.envelope.event_id.int, each)
         if before is not each and not (
             before.stream_id == each.stream_id and encode(before).says_the_same_as(encode(each))
         ):

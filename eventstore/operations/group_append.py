@@ -126,17 +126,19 @@ def append_group(
 
 
 def _sort_out(
-    group: Iterable[Submission[W]], codec: PayloadCodec
+    group: Sequence[Submission[W]], codec: PayloadCodec
 ) -> tuple[list[Submission[W]], list[Submission[W]]]:
     """Return who is appended alone, and then who by the statement: in each stream by their turn.
 
-    A check without events can't be a part of the statement, nor what is personal, which has to be
+    Who has no company is: the statement for one costs less than a group's for one. A check without events can't be a part of the statement, nor what is personal, which has to be
     sealed first. Behind others of its stream, such a one waits for their outcome, and so do those
     that come behind it.
     """
     alone, together = [], []
     begun: set[str] = set()
     left_out: set[str] = set()
+    if len(group) == 1:
+        return list(group), []
     for each in group:
         stream_id = each.batch.stream_id
         if stream_id in left_out:

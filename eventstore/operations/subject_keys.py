@@ -109,7 +109,7 @@ def seal(
     events, refusal = vault.sealed([event for batch in batches for event in batch.events])
     rest = iter(events)
     return [
-        replace(batch, events=tuple(islice(rest, len(batch.events)))) for batch in batches
+        batch._replace(events=tuple(islice(rest, len(batch.events)))) for batch in batches
     ], refusal
 
 

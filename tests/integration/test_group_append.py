@@ -156,7 +156,7 @@ def test_a_stream_that_was_only_locked_begins_now(
     connection: Connection,
     known: dict[str, list[EventEnvelope[Any]]],
 ) -> None:
-    assert append_all(connection, one("locked", NO_STREAM)) == [1]
+    assert append_all(connection, one("locked", NO_STREAM), one("new")) == [1, 1]
     with sessions() as session:
         info = SqlAlchemyEventStore(session).get_stream_info("locked")
     assert info is not None
@@ -181,6 +181,17 @@ def test_a_group_is_one_statement_also_with_conflicts(
         facts(ConcurrencyConflict(7, 1, "other")),
         facts(StreamNotFound("missing")),
     ]
+
+
+def test_who_has_no_company_is_appended_as_by_a_store(
+    engine: Engine, connection: Connection
+) -> None:
+    with statements_of(engine) as sent:
+        with Session(connection) as session:
+            SqlAlchemyEventStore(session).append_to_stream("s", NO_STREAM, [new_event()])
+        assert append_all(connection, one("t", NO_STREAM)) == [1]
+    by_store, in_group = sent
+    assert in_group == by_store
 
 
 def test_a_repeat_costs_the_others_nothing(
