@@ -127,7 +127,7 @@ def test_when_the_time_is_over_no_round_begins_but_the_least() -> None:
 def test_time_that_a_task_leaves_over_is_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(measure.time, "monotonic", lambda: now)
-    clock = Clock(minutes=1, tasks=3)
+    clock = Clock(minutes=1, shares=3)
     assert clock.next_deadline() == pytest.approx(1020)
     now = 1010.0
     assert clock.next_deadline() == pytest.approx(1035)
