@@ -58,7 +58,7 @@ def test_growth_is_measured_of_reads_writes_and_subscriptions_and_of_those_made_
     chosen = [
         replace(workload, events=min(workload.events, contents.BULK))
         for workload in GROWTH
-        if workload.name in {"R3", "S1", "S2b", "C1", "W32", "W4"}
+        if workload.name in {"R3", "S1", "W32", "W4"}
     ]
     monkeypatch.setattr(measuring, "GROWTH", chosen)
     contenders = ["ours", *ALSO_GROWING.values()]
