@@ -94,7 +94,7 @@ bench: bench-peers ## Everything: growth and other event stores too, under half 
 
 .PHONY: bench-growth
 bench-growth: $(READY) ## What appends and reads cost with millions of events beside an empty store
-	$(BIN)/python -m benchmarks full --only --contenders ours $(args)
+	$(BIN)/python -m benchmarks full --only --contenders ours ours-group-async ours-copy $(args)
 
 .PHONY: bench-peers
 bench-peers: $(READY) ## Install the event stores that `make bench` measures beside ours

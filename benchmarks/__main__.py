@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     full.add_argument(
         "--minutes",
         type=float,
-        default=22,
+        default=25,
         help="begin no round after its workload's share of these, unless there were too few",
     )
     full.add_argument(

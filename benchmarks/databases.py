@@ -70,12 +70,14 @@ class Databases:
         self._made = made
         self._urls: dict[tuple[str, int], str | Unavailable] = {}
 
-    def written(self, contender: Contender) -> str:
-        """Return the address of the store that this contender alone writes.
+    def written(self, contender: Contender, workload: str = "") -> str:
+        """Return the address of the store that this contender alone writes, empty at first.
+
+        If a workload is named, it is that workload's alone: no other has written there.
 
         :raises Unavailable: it can't be made, nor is that tried another time.
         """
-        return self._get((contender.name, 0), contender)
+        return self._get((f"{contender.name} {workload}", 0), contender)
 
     def filled(self, contender: Contender, events: int) -> str:
         """Return the address of a store with so many events in this contender's tables.

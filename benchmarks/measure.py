@@ -38,8 +38,14 @@ KeyT = TypeVar("KeyT", bound=Hashable)
 MIN_ROUNDS: Final = 3
 #: Of workloads whose turns are long, the least and the most.
 LONG_ROUNDS: Final = (2, 3)
-#: Who is measured on stores of several sizes.
+#: Who is measured on stores of several sizes,
 GROWING: Final = (BASELINE, "ours")
+#: and who is besides, in the workload that it is there for.
+ALSO_GROWING: Final = {"W32": "ours-group-async", "W4": "ours-copy"}
+#: Two or three take turns there, where a workload has twenty contenders: a smaller share of the
+#: time, and no more rounds than make a median.
+GROWTH_SHARE: Final = 0.5
+GROWTH_ROUNDS: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +62,16 @@ class Plan:
 class Clock:
     """Shares out what is left of a run's time among the tasks that are left."""
 
-    def __init__(self, minutes: float | None, tasks: int) -> None:
+    def __init__(self, minutes: float | None, shares: float) -> None:
         self._end = math.inf if minutes is None else time.monotonic() + minutes * 60
-        self._tasks = tasks
+        self._shares = shares
 
-    def next_deadline(self) -> float:
-        """Return when the next task should end."""
+    def next_deadline(self, shares: float = 1) -> float:
+        """Return when the next task should end, which has so many of the shares."""
         now = time.monotonic()
-        share = max(0.0, self._end - now) / max(1, self._tasks)
-        self._tasks -= 1
-        return now + share
+        time_left = max(0.0, self._end - now) * shares / max(shares, self._shares)
+        self._shares -= shares
+        return now + time_left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +124,8 @@ def measure(plan: Plan, server: URL) -> report.Report:
     growth: list[report.Growth] = []
     conditions: dict[str, machine.Conditions] = {}
     check_durability(conninfo(server))
-    clock = Clock(plan.options.minutes, len(plan.workloads) + len(plan.growth and GROWTH))
+    growing = GROWTH if plan.growth else ()
+    clock = Clock(plan.options.minutes, len(plan.workloads) + GROWTH_SHARE * len(growing))
     with ExitStack() as made:
         workers = Workers(made)
         contenders, versions, skipped = prepare(with_baselines(plan.contenders), workers)
@@ -136,10 +143,11 @@ def measure(plan: Plan, server: URL) -> report.Report:
             compared, left_out = run.compare(WORKLOADS[name], contenders, clock.next_deadline())
             rows += compared
             skipped += left_out
-        growing = [contender for contender in contenders if contender.name in GROWING]
-        for workload in GROWTH if plan.growth else ():
+        for workload in growing:
             tell(f"growth of {workload.name}")
-            growth += run.grow(workload, growing, clock.next_deadline())
+            grown, left_out = run.grow(workload, contenders, clock.next_deadline(GROWTH_SHARE))
+            growth += grown
+            skipped += left_out
     tell("\n")
     return report.Report(
         machine=machine.look_at(conninfo(server), versions),
@@ -245,27 +253,40 @@ class _Run:
 
     def grow(
         self, workload: Workload, contenders: Sequence[Contender], deadline: float
-    ) -> list[report.Growth]:
-        """Return what the contenders reach on stores of each size, beside an empty one.
+    ) -> tuple[list[report.Growth], list[report.Skip]]:
+        """Return what the contenders reach on stores of each size, and what was left out.
 
-        An empty store has what is read, and nothing else.
+        They stand beside an empty store, which has what is read, and nothing else.
         """
+        names = {*GROWING, ALSO_GROWING.get(workload.name)}
         least = contents.MIN_EVENTS if workload.reads else 0
-        sizes = [least, *self._plan.growth]
-        turns = {
-            (contender, size): self._turn(
-                workload, contender, self._databases.filled(contender, size), size
+        turns: dict[tuple[Contender, int], Callable[[], Sample]] = {}
+        skipped = {}
+        for contender in contenders:
+            for size in (least, *self._plan.growth) if contender.name in names else ():
+                try:
+                    if size:
+                        url = self._databases.filled(contender, size)
+                    else:
+                        url = self._databases.written(contender, workload.name)
+                except Unavailable as error:
+                    skipped[contender, size] = str(error)
+                else:
+                    turns[contender, size] = self._turn(workload, contender, url, size)
+        rounds = min(GROWTH_ROUNDS, self._options.rounds)
+        taken = interleave(turns, rounds, least=MIN_ROUNDS, deadline=deadline)
+        skipped |= taken.skipped
+        growth = []
+        for (contender, size), own in taken.samples.items():
+            if empty := taken.samples.get((contender, least)):
+                growth.append(report.grown(workload, contender, size, own, empty))
+            else:
+                skipped[contender, size] = "nothing to compare with: no empty store"
+        return growth, [
+            report.Skip(
+                workload=report.at(workload.name, size), contender=contender.name, reason=reason
             )
-            for contender in contenders
-            for size in sizes
-        }
-        samples = interleave(
-            turns, self._options.rounds, least=MIN_ROUNDS, deadline=deadline
-        ).samples
-        return [
-            report.grown(workload, contender, size, own, samples[contender, least])
-            for (contender, size), own in samples.items()
-            if (contender, least) in samples
+            for (contender, size), reason in skipped.items()
         ]
 
     def _turn(

@@ -72,9 +72,9 @@ async def read_feed(turn: Turn, client: Client) -> int:
     return _all(await client.read_feed(turn.events), turn.events)
 
 
-async def read_page(turn: Turn, client: Client) -> int:
-    after = randrange(turn.run.stored - turn.events + 1)
-    return _all(await client.read_page(after, turn.events), turn.events)
+async def read_feed_anywhere(turn: Turn, client: Client) -> int:
+    position = randrange(turn.run.stored - turn.events + 1)
+    return _all(await client.read_feed_after(position, turn.events), turn.events)
 
 
 async def decide(turn: Turn, client: Client) -> int:
@@ -105,8 +105,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "bulk": bulk,
     "decide": decide,
     "read_feed": read_feed,
+    "read_feed_anywhere": read_feed_anywhere,
     "read_long_stream": read_long_stream,
-    "read_page": read_page,
     "read_short_stream": read_short_stream,
 }
 

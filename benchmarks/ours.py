@@ -97,9 +97,9 @@ class OurClient(SubscribingClient):
         with self._store() as store:
             return sum(1 for _ in store.read_all_forward(max_count=count))
 
-    async def read_page(self, after: int, count: int) -> int:
+    async def read_feed_after(self, position: int, count: int) -> int:
         with self._store() as store:
-            return len(list(store.read_all_forward(after, max_count=count)))
+            return sum(1 for _ in store.read_all_forward(position, max_count=count))
 
 
 class HeldClient(Client):

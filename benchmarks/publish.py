@@ -5,14 +5,15 @@ The same values make the same files, byte by byte, so that a commit shows what h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import math
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks import report
+from benchmarks import contents, report
 from benchmarks.contenders import CONTENDERS
-from benchmarks.workloads import WORKLOADS, Metric
+from benchmarks.workloads import GROWTH, WORKLOADS, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from benchmarks.report import Growth, Row
+
+AnyRow = TypeVar("AnyRow", report.Row, report.Growth)
 
 _INTRODUCTION: Final = """\
 # Results
@@ -33,16 +36,20 @@ the rounds' ratios. More is better. Differences under 15 to 20 % are noise.
 Where the client's CPU time goes, function by function: [before](profiles-before.md) the work on
 speed, and [after](profiles-after.md) it.
 """
-_GROWTH_NOTE: Final = (
-    "The ratio is that of the speed to the speed on an empty store, which has only what is read;"
-    " 1 is flat."
-)
+_GROWTH_NOTE: Final = """\
+On an empty store, which has only what is read, and on stores of so many events; in brackets the
+ratio to the empty store: the median of the rounds' ratios. 1 is flat.
+"""
+#: `Workload.metric` of those that are compared, and of those that only growth has.
+_METRICS: Final = {each.name: each.metric for each in (*GROWTH, *WORKLOADS.values())}
 
 _OURS: Final = "#1f6feb"
 _BY_HAND: Final = "#8b949e"
 _PEER: Final = "#d0d7de"
 _BAR_INCHES: Final = 0.28
 _WIDTH_INCHES: Final = 8.0
+_PANELS_IN_A_ROW: Final = 3
+_PANEL_INCHES: Final = 1.5
 # Keys are literals in some releases' types and plain texts in others'.
 # Ids in the file are hashes of its contents and this, else of a random number.
 _STYLE: Final[dict[Any, Any]] = {
@@ -67,9 +74,9 @@ def publish(now: report.Report, folder: Path) -> None:
     (folder / "README.md").write_text("\n".join(page(now, drawn)) + "\n")
 
 
-def by_workload(rows: Iterable[report.Row]) -> dict[str, list[report.Row]]:
+def by_workload(rows: Iterable[AnyRow]) -> dict[str, list[AnyRow]]:
     """Return the rows of each workload, in the order in which they were measured."""
-    found: dict[str, list[report.Row]] = {}
+    found: dict[str, list[AnyRow]] = {}
     for row in rows:
         found.setdefault(row.workload, []).append(row)
     return found
@@ -132,22 +139,34 @@ def _workload(rows: list[report.Row]) -> Iterator[str]:
         )
 
 
-def _growth(growth: Iterable[report.Growth]) -> Iterator[str]:
-    yield from ("", "### Growth", "", _GROWTH_NOTE, "")
-    yield _line(
-        *("workload", "contender", "events in the store", "rounds", "events/s", "p50 ms", "ratio")
-    )
-    yield _line("---", "---", *["---:"] * 5)
-    for row in growth:
-        yield _line(
-            f"{row.workload} {row.title}",
-            _mark(row.contender),
-            f"{row.events:,}",
-            str(row.rounds),
-            f"{row.events_per_second:,.0f}",
-            f"{row.p50_ms:.2f}",
-            f"{row.ratio:.2f}",
-        )
+def _growth(growth: Sequence[report.Growth]) -> Iterator[str]:
+    sizes = sizes_of(growth)
+    yield from ("", "### Growth", "", _GROWTH_NOTE)
+    yield _line("workload", "contender", "rounds", "empty", *(f"{size:,}" for size in sizes))
+    yield _line("---", "---", *["---:"] * (2 + len(sizes)))
+    for rows in by_workload(growth).values():
+        for contender, (empty, *others) in by_contender(rows).items():
+            cells = {row.events: f"{_absolute(row)} ({row.ratio:.2f})" for row in others}
+            yield _line(
+                f"{empty.workload} {empty.title}",
+                _mark(contender),
+                str(empty.rounds),
+                _absolute(empty),
+                *(cells.get(size, "not measured") for size in sizes),
+            )
+
+
+def sizes_of(growth: Iterable[report.Growth]) -> list[int]:
+    """Return the sizes of the stores that were compared with an empty one."""
+    return sorted({row.events for row in growth if row.events > contents.MIN_EVENTS})
+
+
+def by_contender(growth: Iterable[report.Growth]) -> dict[str, list[report.Growth]]:
+    """Return the rows of each contender in one workload, the empty store's first."""
+    found: dict[str, list[report.Growth]] = {}
+    for row in sorted(growth, key=lambda row: row.events):
+        found.setdefault(row.contender, []).append(row)
+    return found
 
 
 def _line(*cells: str) -> str:
@@ -186,31 +205,56 @@ def draw_workload(rows: Sequence[Row], folder: Path) -> Path:
 
 
 def draw_growth(growth: Sequence[Growth], folder: Path) -> Path:
-    """Draw how the speed changes with what is in the store, and return the file."""
-    lines: dict[tuple[str, str], list[Growth]] = {}
-    for row in growth:
-        lines.setdefault((row.workload, row.contender), []).append(row)
+    """Draw how the speed changes with what is in the store, and return the file.
+
+    Each workload has a panel of its own, and all have the same axes.
+    """
+    workloads = list(by_workload(growth).values())
+    contenders = list(dict.fromkeys(row.contender for row in growth))
+    sizes = sizes_of(growth)
+    height = math.ceil(len(workloads) / _PANELS_IN_A_ROW)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_INCHES, 4))
-        axes: Axes = figure.subplots()
-        for number, ((workload, contender), rows) in enumerate(lines.items()):
-            axes.plot(
-                # A logarithm of nothing can't be drawn.
-                [max(row.events, 1_000) for row in rows],
-                [row.ratio for row in rows],
-                marker="osv^D"[number // 2 % 5],
-                linestyle="-" if is_ours(contender) else "--",
-                color=_OURS if is_ours(contender) else _BY_HAND,
-                label=f"{workload} {rows[0].title}, {contender}",
-            )
-        axes.axhline(1, color=_BY_HAND, linewidth=0.8, linestyle=":")
-        axes.set_xscale("log")
-        axes.set_ylim(bottom=0)
-        axes.set_title("Growth", loc="left", weight="bold")
-        axes.set_xlabel("events in the store (an empty one stands at 1,000)")
-        axes.set_ylabel("events/s, ratio to an empty store")
-        axes.legend(fontsize=7, frameon=False, ncols=2)
+        figure = Figure(figsize=(_WIDTH_INCHES, 1 + _PANEL_INCHES * height), layout="constrained")
+        panels = figure.subplots(height, _PANELS_IN_A_ROW, sharey=True, squeeze=False).flatten()
+        for axes, rows in zip(panels, workloads, strict=False):
+            _draw_panel(axes, rows, sizes, contenders)
+        for axes in panels[len(workloads) :]:
+            axes.set_axis_off()
+        panels[0].set_ylim(0, max(1.25, *(1.05 * row.ratio for row in growth)))
+        figure.suptitle(
+            "Growth: speed by the events in the store, 1 is that on an empty one",
+            x=0.01,
+            ha="left",
+            weight="bold",
+        )
+        lines = {line.get_label(): line for axes in panels for line in axes.get_lines()}
+        figure.legend(
+            [lines[name] for name in contenders],
+            contenders,
+            loc="outside lower left",
+            frameon=False,
+            ncols=len(contenders),
+        )
         return _save(figure, folder / "growth.svg")
+
+
+def _draw_panel(
+    axes: Axes, growth: Sequence[Growth], sizes: Sequence[int], contenders: Sequence[str]
+) -> None:
+    for contender, rows in by_contender(growth).items():
+        axes.plot(
+            [0, *(sizes.index(row.events) + 1 for row in rows[1:])],
+            [row.ratio for row in rows],
+            marker="os^D"[contenders.index(contender) % 4],
+            markersize=4,
+            linestyle="-" if is_ours(contender) else "--",
+            color=_OURS if is_ours(contender) else _BY_HAND,
+            label=contender,
+        )
+    axes.axhline(1, color=_BY_HAND, linewidth=0.8, linestyle=":")
+    axes.set_xticks(range(1 + len(sizes)), ["empty", *(f"{size:,}" for size in sizes)])
+    axes.tick_params(labelsize=8)
+    axes.set_title(f"{growth[0].workload}: {growth[0].title}", loc="left", fontsize=8)
 
 
 def _colour(contender: str) -> str:
@@ -219,14 +263,14 @@ def _colour(contender: str) -> str:
     return _BY_HAND if contender.partition("-")[0] in {"raw", "pgbench"} else _PEER
 
 
-def _absolute(row: Row) -> str:
-    match WORKLOADS[row.workload].metric:
-        case Metric.RATE:
-            return f"{row.events_per_second:,.0f}/s"
-        case Metric.LATENCY:
+def _absolute(row: Row | Growth) -> str:
+    match _METRICS[row.workload], row:
+        case Metric.LATENCY, _:
             return f"p50 {row.p50_ms:.2f} ms"
-        case Metric.TAIL:
-            return f"p99 {report.optional(row.p99_ms, '.2f')} ms"
+        case Metric.TAIL, report.Row(p99_ms=p99_ms):
+            return f"p99 {report.optional(p99_ms, '.2f')} ms"
+        case _:
+            return f"{row.events_per_second:,.0f}/s"
 
 
 def _save(figure: Figure, file: Path) -> Path:

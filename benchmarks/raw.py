@@ -166,8 +166,8 @@ class RawClient(Client):
     async def read_feed(self, count: int) -> int:
         return sum(len(page) for page in self._pages(count))
 
-    async def read_page(self, after: int, count: int) -> int:
-        return len(self._page(after, count))
+    async def read_feed_after(self, position: int, count: int) -> int:
+        return sum(len(page) for page in self._pages(count, position))
 
     def _pages(self, count: int, position: int = 0) -> Iterator[list[Recorded]]:
         while count and (page := self._page(position, min(count, PAGE))):

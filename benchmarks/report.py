@@ -85,7 +85,7 @@ class Growth(BaseModel):
 
     @property
     def key(self) -> tuple[str, str]:
-        return f"{self.workload} at {self.events:,}", self.contender
+        return at(self.workload, self.events), self.contender
 
 
 class Skip(BaseModel):
@@ -93,7 +93,7 @@ class Skip(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    workload: str | None  #: None: in any
+    workload: str | None  #: None: in any; of growth, `at` a size
     contender: str
     reason: str
 
@@ -107,6 +107,11 @@ class Report(BaseModel):
     rows: list[Row]
     growth: list[Growth] = []
     skipped: list[Skip] = []
+
+
+def at(workload: str, events: int) -> str:
+    """Return what a workload is called on a store of some size."""
+    return f"{workload} at {events:,}"
 
 
 def summarise(

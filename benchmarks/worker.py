@@ -72,9 +72,9 @@ class Client:
         """Pass the first ``count`` events of all streams, in order; return how many they were."""
         raise Unsupported("it has no feed of all streams, or it is not driven here")
 
-    async def read_page(self, after: int, count: int) -> int:
-        """Pass ``count`` events of the feed, begun after a position; return how many they were."""
-        raise Unsupported("single pages of its feed are not driven here")
+    async def read_feed_after(self, position: int, count: int) -> int:
+        """As `read_feed`, begun after a position."""
+        raise Unsupported("reads from anywhere in its feed are not driven here")
 
     def announcing(self) -> AbstractAsyncContextManager[object]:
         """Let this client's appends wake subscriptions in other processes; by default, they do."""

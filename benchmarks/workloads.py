@@ -174,10 +174,34 @@ _ALL: Final = (
 )
 WORKLOADS: Final = {workload.name: workload for workload in _ALL}
 QUICK: Final = ("W1", "W2", "W8", "W4", "R1", "R2", "R3")
-#: Those whose cost must not grow with what the store has already.
+_PART: Final = 10_000
+#: Those whose cost must not grow with what the store has already; where a call takes as long as
+#: it has events, with fewer. Who reads comes before those who add to what is read, and last comes
+#: who adds most: a store of 100,000 is to be one.
 GROWTH: Final = (
+    WORKLOADS["R1"],
+    WORKLOADS["R2"],
+    Workload(
+        name="R3",
+        title=f"{_PART:,} of the feed",
+        operation="read_feed_anywhere",
+        events=_PART,
+        reads=True,
+    ),
+    Workload(
+        name="R3p",
+        title="page of the feed",
+        operation="read_feed_anywhere",
+        events=500,
+        reads=True,
+    ),
+    replace(WORKLOADS["S2"], events=200),
+    WORKLOADS["S2b"],
+    WORKLOADS["S1"],
+    WORKLOADS["C1"],
     WORKLOADS["W1"],
     WORKLOADS["W2"],
-    WORKLOADS["R2"],
-    Workload(name="R3p", title="page of the feed", operation="read_page", events=500, reads=True),
+    WORKLOADS["W8"],
+    WORKLOADS["W32"],
+    replace(WORKLOADS["W4"], title=f"bulk of {_PART:,}", events=_PART, bulk=False),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -9,10 +10,12 @@ import pytest
 from sqlalchemy.orm import Session
 
 from benchmarks import contention, contents, databases, report
+from benchmarks import measure as measuring
 from benchmarks.controller import Unavailable
-from benchmarks.measure import Plan, measure
+from benchmarks.measure import ALSO_GROWING, Plan, measure
 from benchmarks.ours import new_events
 from benchmarks.tables import InvoiceIssued, registry
+from benchmarks.workloads import GROWTH
 from eventstore import (
     NO_STREAM,
     AggregateType,
@@ -32,14 +35,12 @@ def _any_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(databases, "DURABILITY", ("synchronous_commit",))
 
 
-def test_a_round_measures_ours_beside_raw_and_grows_both(server_url: URL) -> None:
-    options = report.Options(rounds=1, seconds=0.01, feed_events=20_000, bulk_events=1_000)
-    plan = Plan(
-        contenders=["ours"],
-        workloads=["W1", "S1p", "S2b"],
-        options=options,
-        growth=[20_100],
-    )
+#: As little as can be measured.
+OPTIONS = report.Options(rounds=1, seconds=0.01, feed_events=20_000, bulk_events=1_000)
+
+
+def test_a_round_measures_ours_beside_raw(server_url: URL) -> None:
+    plan = Plan(contenders=["ours"], workloads=["W1", "S1p", "S2b"], options=OPTIONS)
 
     measured = measure(plan, server_url)
 
@@ -48,11 +49,31 @@ def test_a_round_measures_ours_beside_raw_and_grows_both(server_url: URL) -> Non
         (workload, contender) for workload in ("W1", "S1p", "S2b") for contender in ("raw", "ours")
     }
     assert measured.skipped == []
-    assert {(row.workload, row.events) for row in measured.growth} == {
-        *(("W1", 0), ("W1", 20_100), ("W2", 0), ("W2", 20_100)),
-        *(("R2", 20_000), ("R2", 20_100), ("R3p", 20_000), ("R3p", 20_100)),
-    }
     assert report.Report.model_validate_json(measured.model_dump_json()) == measured
+
+
+def test_growth_is_measured_of_reads_writes_and_subscriptions_and_of_those_made_for_them(
+    server_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [
+        replace(workload, events=min(workload.events, contents.BULK))
+        for workload in GROWTH
+        if workload.name in {"R3", "S1", "W32", "W4"}
+    ]
+    monkeypatch.setattr(measuring, "GROWTH", chosen)
+    contenders = ["ours", *ALSO_GROWING.values()]
+    plan = Plan(contenders=contenders, workloads=[], options=OPTIONS, growth=[20_100])
+
+    measured = measure(plan, server_url)
+
+    assert measured.skipped == []
+    assert {(row.workload, row.contender, row.events) for row in measured.growth} == {
+        (workload.name, contender, size)
+        for workload in chosen
+        for contender in ("raw", "ours", ALSO_GROWING.get(workload.name, "ours"))
+        for size in (contents.MIN_EVENTS if workload.reads else 0, 20_100)
+    }
+    assert all(row.events_per_second > 0 and row.ratio > 0 for row in measured.growth)
 
 
 def test_each_way_after_a_conflict_executes_everything(

@@ -178,6 +178,38 @@ def test_no_operation_scans_the_events(sessions: sessionmaker[Session], is_analy
             assert scans_of_events(session) == 0, name
 
 
+@pytest.mark.parametrize(("partitions", "until"), [(1, 22_004), (4, 22_004), (1, None)])
+def test_no_page_of_a_subscription_is_planned_anew(
+    sessions: sessionmaker[Session], partitions: int, until: int | None
+) -> None:
+    part = Slice("view", 0, partitions, None)
+    with sessions.begin() as session:
+        fill(SqlAlchemyEventStore(session))
+        session.execute(text("ANALYZE"))
+        # What counts is the number of rows, as it does in a feed of millions: neither the pages nor
+        # the planning outweigh a plan that looks better for these values.
+        for setting in ("random_page_cost", "seq_page_cost", "cpu_operator_cost"):
+            session.execute(text(f"SET LOCAL {setting} = 0.000001"))
+        for _ in range(15):  # psycopg prepares the sixth, PostgreSQL keeps a plan after five more
+            read_slice(
+                session,
+                part,
+                codec_of(None),
+                after=22_003,
+                until=until,
+                limit=500,
+                idle_seconds=30,
+                schema=None,
+            )
+        plans = session.execute(
+            text(
+                "SELECT custom_plans, generic_plans > 0 FROM pg_prepared_statements"
+                " WHERE statement LIKE '%parked_streams%'"
+            )
+        )
+        assert [tuple(row) for row in plans] == [(5, True)]
+
+
 def test_plans_that_were_made_on_an_empty_table_serve_a_large_one(
     sessions: sessionmaker[Session],
 ) -> None:

@@ -13,7 +13,7 @@ from benchmarks import publish
 from benchmarks.contenders import CONTENDERS
 from benchmarks.machine import Conditions, Machine
 from benchmarks.protocol import Sample
-from benchmarks.report import Growth, Options, Report, Skip, summarise
+from benchmarks.report import Growth, Options, Report, Skip, at, summarise
 from benchmarks.workloads import WORKLOADS
 
 if TYPE_CHECKING:
@@ -42,19 +42,28 @@ def a_report() -> Report:
         conditions={"W1": Conditions(load_average=0.5, syncs_per_second=900)},
         rows=[summarise(workload, CONTENDERS[name], samples) for name in samples],
         growth=[
-            Growth(
-                workload="W1",
-                title=workload.title,
-                contender="ours",
-                events=events,
-                rounds=3,
-                events_per_second=800,
-                p50_ms=1.2,
-                ratio=1,
-            )
-            for events in (0, 100_000, 1_000_000)
+            *(grown("W1", "raw", events) for events in (0, 100_000, 1_000_000)),
+            *(grown("W1", "ours", events) for events in (0, 1_000_000)),
+            *(grown("S1", "ours", events) for events in (0, 100_000)),
+            *(grown("R2", "ours", events) for events in (20_000, 100_000)),
         ],
-        skipped=[Skip(workload="S1", contender="message-db", reason="it has no subscriptions")],
+        skipped=[
+            Skip(workload="S1", contender="message-db", reason="it has no subscriptions"),
+            Skip(workload=at("W1", 100_000), contender="ours", reason="its disk was full"),
+        ],
+    )
+
+
+def grown(workload: str, contender: str, events: int) -> Growth:
+    return Growth(
+        workload=workload,
+        title=WORKLOADS[workload].title,
+        contender=contender,
+        events=events,
+        rounds=3,
+        events_per_second=800,
+        p50_ms=1.2,
+        ratio=0.9 if events > 20_000 else 1,
     )
 
 
@@ -77,6 +86,28 @@ def test_a_page_tells_figures_machine_and_who_was_left_out(tmp_path: Path) -> No
     assert "- ours: Python 3.11.7" in page
     assert "- message-db in S1: it has no subscriptions" in page
     assert Report.model_validate_json((tmp_path / "results.json").read_text()) == a_report()
+
+
+def test_growth_stands_beside_the_empty_store_and_says_what_could_not_be_measured(
+    tmp_path: Path,
+) -> None:
+    publish.publish(a_report(), tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    assert "| workload | contender | rounds | empty | 100,000 | 1,000,000 |" in page
+    assert "| W1 1 event | raw | 3 | 800/s | 800/s (0.90) | 800/s (0.90) |" in page
+    assert "| W1 1 event | **ours** | 3 | 800/s | not measured | 800/s (0.90) |" in page
+    assert "| **ours** | 3 | p50 1.20 ms | p50 1.20 ms (0.90) | not measured |" in page
+    assert "- ours in W1 at 100,000: its disk was full" in page
+
+
+def test_growth_has_a_panel_for_each_workload(tmp_path: Path) -> None:
+    publish.publish(a_report(), tmp_path)
+    plot = (tmp_path / "growth.svg").read_text()
+    for text in ("W1: 1 event", "S1: commit to handler", "R2: streams of 10"):
+        assert plot.count(f">{text}<") == 1
+    # Named once, however many panels they are in.
+    assert [plot.count(f">{name}<") for name in ("raw", "ours")] == [1, 1]
+    assert plot.count(">1,000,000<") == 3
 
 
 def test_plots_name_everybody_and_colour_ours(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -14,7 +16,13 @@ from benchmarks.controller import Unavailable
 from benchmarks.install import Python, choose_python, read_peers
 from benchmarks.measure import Clock, interleave
 from benchmarks.protocol import Sample
-from benchmarks.workloads import WORKLOADS, Metric, Sizes
+from benchmarks.workloads import GROWTH, WORKLOADS, Metric, Sizes
+
+if TYPE_CHECKING:
+    from benchmarks.contenders import Contender
+    from benchmarks.databases import Databases
+    from benchmarks.lanes import Workers
+    from benchmarks.workloads import Workload
 
 
 def sample(events: int, *, seconds: float = 1.0, latency: float = 0.001) -> Sample:
@@ -127,12 +135,79 @@ def test_when_the_time_is_over_no_round_begins_but_the_least() -> None:
 def test_time_that_a_task_leaves_over_is_the_next_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr(measure.time, "monotonic", lambda: now)
-    clock = Clock(minutes=1, tasks=3)
+    clock = Clock(minutes=1, shares=3)
     assert clock.next_deadline() == pytest.approx(1020)
     now = 1010.0
     assert clock.next_deadline() == pytest.approx(1035)
     now = 2000.0
     assert clock.next_deadline() == pytest.approx(2000)
+
+
+def test_a_task_may_have_less_than_a_whole_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure.time, "monotonic", lambda: 1000.0)
+    clock = Clock(minutes=1, shares=1.5)
+    assert clock.next_deadline() == pytest.approx(1040)
+    # Nothing is used up: what is left is the last one's, and no more than that.
+    assert clock.next_deadline(0.5) == pytest.approx(1060)
+    assert clock.next_deadline(0.5) == pytest.approx(1060)
+
+
+class FakeDatabases:
+    """Stores by name; one is too large for this disk."""
+
+    def filled(self, contender: Contender, events: int) -> str:
+        if events == 1_000_000:
+            raise Unavailable("no space left")
+        return f"{contender.tables} {events}"
+
+    def written(self, contender: Contender, workload: str) -> str:
+        return f"{contender.name} {workload}"
+
+
+class FakeLane:
+    """Appends 100 events a second on an empty store, half as many on others, unless it fails."""
+
+    def __init__(self, contender: Contender, url: str, _: object) -> None:
+        self.contender, self.url = contender, url
+
+    def turn(self, workload: Workload, _: protocol.Run) -> Sample:
+        empty = self.url == f"{self.contender.name} {workload.name}"
+        if empty and self.contender.name == "raw":
+            raise Unavailable("its worker died")
+        return sample(100 if empty else 50)
+
+
+def test_growth_tells_what_could_not_be_measured_at_a_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measure, "WorkerLane", FakeLane)
+    options = report.Options(rounds=9, seconds=1, feed_events=20_000, bulk_events=1_000)
+    plan = measure.Plan(contenders=[], workloads=[], options=options, growth=[50_000, 1_000_000])
+    run = measure._Run(plan, cast("Databases", FakeDatabases()), cast("Workers", None))
+    everybody = list(CONTENDERS.values())
+
+    growth, skipped = run.grow(WORKLOADS["W32"], everybody, deadline=math.inf)
+
+    ratios = {row.key: (row.ratio, row.rounds) for row in growth}
+    assert ratios == {
+        (f"W32 at {size}", contender): (ratio, measure.GROWTH_ROUNDS)
+        for contender in ("ours", "ours-group-async")
+        for size, ratio in (("0", 1), ("50,000", 0.5))
+    }
+    assert {(skip.contender, skip.workload): skip.reason for skip in skipped} == {
+        **{
+            (contender, "W32 at 1,000,000"): "no space left"
+            for contender in ("raw", "ours", "ours-group-async")
+        },
+        ("raw", "W32 at 0"): "its worker died",
+        ("raw", "W32 at 50,000"): "nothing to compare with: no empty store",
+    }
+
+
+def test_growth_reads_before_it_writes_and_writes_most_at_last() -> None:
+    reads = [workload.reads for workload in GROWTH]
+    assert reads == sorted(reads, reverse=True)
+    assert GROWTH[-1].name == "W4"
 
 
 def test_peers_do_a_part_of_the_long_workloads_and_the_least_that_makes_sense() -> None:
