@@ -155,6 +155,13 @@ _EVERYBODY: Final = (
         only=frozenset({"W1", "W2", "R2"}),
     ),
     Contender(
+        name="ours-held-unverified",
+        mode=Mode.AUTOCOMMIT,
+        worker=("benchmarks.ours", "held-unverified"),
+        tables="eventstore",
+        only=frozenset({"W1", "W2"}),
+    ),
+    Contender(
         name="ours-bytes",
         mode=Mode.AUTOCOMMIT,
         worker=("benchmarks.ours", "bytes"),
@@ -167,6 +174,13 @@ _EVERYBODY: Final = (
         worker=("benchmarks.ours", "copy"),
         tables="eventstore",
         only=frozenset({"R3", "W4"}),
+    ),
+    Contender(
+        name="ours-copy-unverified",
+        mode=Mode.AUTOCOMMIT,
+        worker=("benchmarks.ours", "copy-unverified"),
+        tables="eventstore",
+        only=frozenset({"W4"}),
     ),
     Contender(
         name="ours-group",
@@ -185,6 +199,13 @@ _EVERYBODY: Final = (
         name="ours-group-async",
         mode=Mode.ASYNC,
         worker=("benchmarks.ours", "group-async"),
+        tables="eventstore",
+        only=_GROUP_COMMITS,
+    ),
+    Contender(
+        name="ours-group-async-unverified",
+        mode=Mode.ASYNC,
+        worker=("benchmarks.ours", "group-async-unverified"),
         tables="eventstore",
         only=_GROUP_COMMITS,
     ),

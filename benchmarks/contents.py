@@ -50,8 +50,8 @@ def new_metadata() -> dict[str, str]:
 
 def new_stream_id() -> str:
     """Return the id of a new stream."""
-    # Random, as real ids are: the keys of new streams fall all over the index. Not by uuid4(), which
-    # asks the kernel and costs a tenth of what is measured.
+    # Random, as real ids are: the keys of new streams fall all over the index. But not by uuid4(),
+    # which asks the kernel and takes a tenth of what is measured.
     return f"{CATEGORY}-{getrandbits(128):032x}"
 
 

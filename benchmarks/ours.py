@@ -1,7 +1,7 @@
 """Our store with a registry and all defaults, in the ways that its users have.
 
     python -m benchmarks.ours autocommit | transaction | held | async | bytes | copy | group |
-        group-async
+        group-async | held-unverified | copy-unverified | group-async-unverified
 
 By default there is a session for each operation, from one engine, as an application has one for
 each request.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, create_engine
@@ -19,7 +20,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from benchmarks.contents import AGGREGATE_TYPE, BULK, new_metadata, new_stream_id
 from benchmarks.our_subscriptions import AsyncSubscribingClient, SubscribingClient
-from benchmarks.tables import PAYLOAD, EventStoreTables, InvoiceIssued, registry, sqlalchemy_url
+from benchmarks.tables import (
+    PAYLOAD,
+    EventStoreTables,
+    InvoiceIssued,
+    registry,
+    sqlalchemy_url,
+    unverified,
+)
 from benchmarks.worker import MAX_CONNECTIONS, Client, Store, serve, share
 from eventstore import (
     AggregateType,
@@ -30,6 +38,7 @@ from eventstore import (
     Decider,
     EventEnvelope,
     EventMetadata,
+    EventRegistry,
     GroupCommitWriter,
     Repository,
     SqlAlchemyEventStore,
@@ -105,7 +114,7 @@ class OurClient(SubscribingClient):
 class HeldClient(Client):
     """One session with its connection for all operations, as raw keeps a connection."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, registry: EventRegistry) -> None:
         # Never committed: in AUTOCOMMIT each statement is, and the session keeps its connection.
         self._store = SqlAlchemyEventStore(session, registry)
 
@@ -131,13 +140,14 @@ class BytesClient(OurClient):
 class CopyClient(Client):
     """`import_events` in, `export_events` out."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, registry: EventRegistry = registry) -> None:
         self._engine = engine
+        self._registry = registry
 
     async def bulk(self, count: int) -> None:
         streams = [new_stream_id() for _ in range(count // BULK)]
         events = (new_event(stream_id) for stream_id in streams for _ in range(BULK))
-        import_events(self._engine, events, registry)
+        import_events(self._engine, events, self._registry)
 
     async def read_feed(self, count: int) -> int:
         lines = _Lines()
@@ -231,6 +241,10 @@ class OurStore(EventStoreTables):
 class HeldStore(OurStore):
     """Threads, each with a session of its own."""
 
+    def __init__(self, registry: EventRegistry = registry) -> None:
+        super().__init__()
+        self._registry = registry
+
     @asynccontextmanager
     async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
         engine = create_engine(sqlalchemy_url(url), **engine_options(writers, autocommit=True))
@@ -239,7 +253,8 @@ class HeldStore(OurStore):
             sessions = [
                 stack.enter_context(Session(engine)) for _ in range(min(writers, MAX_CONNECTIONS))
             ]
-            yield share([HeldClient(session) for session in sessions], writers)
+            clients = [HeldClient(session, self._registry) for session in sessions]
+            yield share(clients, writers)
 
 
 class AsyncOurStore(EventStoreTables):
@@ -276,11 +291,15 @@ class GroupStore(OurStore):
 class AsyncGroupStore(AsyncOurStore):
     """Tasks that share an `AsyncGroupCommitWriter`."""
 
+    def __init__(self, registry: EventRegistry = registry) -> None:
+        super().__init__()
+        self._registry = registry
+
     @asynccontextmanager
     async def open(self, url: str, writers: int) -> AsyncIterator[Sequence[Client]]:
         engine = create_async_engine(sqlalchemy_url(url))
         try:
-            async with AsyncGroupCommitWriter(engine, registry) as writer:
+            async with AsyncGroupCommitWriter(engine, self._registry) as writer:
                 yield [AsyncGroupClient(writer)] * writers
         finally:
             await engine.dispose()
@@ -301,6 +320,9 @@ STORES: Final[dict[str, Callable[[], Store]]] = {
     "copy": lambda: OurStore(CopyClient, autocommit=False),
     "group": GroupStore,
     "group-async": AsyncGroupStore,
+    "held-unverified": lambda: HeldStore(unverified),
+    "copy-unverified": lambda: OurStore(partial(CopyClient, registry=unverified), autocommit=False),
+    "group-async-unverified": lambda: AsyncGroupStore(unverified),
 }
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ class Metadata(BaseModel):
 
 registry = EventRegistry()
 registry.register(contents.EVENT_TYPE, InvoiceIssued)
+#: Stores payloads without reading them back first, as `raw` does.
+unverified = EventRegistry(verify=False)
+unverified.register(contents.EVENT_TYPE, InvoiceIssued)
 
 # The application's own object is there before the clock starts; what a store makes of it (ids,
 # metadata, envelopes, JSON) is timed.
