@@ -7,7 +7,6 @@ JSON text and are decoded once, into their type.
 
 from __future__ import annotations
 
-from datetime import UTC
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -30,7 +29,7 @@ from eventstore.models import events_table, streams_table
 from eventstore.operations.fence import read_head, read_mark
 from eventstore.operations.statements import fetch, parameter, run
 from eventstore.operations.subject_keys import with_keys
-from eventstore.operations.timestamps import in_utc, zoned
+from eventstore.operations.timestamps import NAIVE_MIN, UTC_MIN, in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.payloads import TAGS_MARK, tags_of
 from eventstore.reading import EMPTY_PAGE, Page
@@ -191,7 +190,7 @@ def envelopes(
                 "event_data": payload,
                 "event_version": event_version,
                 "sequence_number": sequence_number,
-                "occurred_at": occurred_at.replace(tzinfo=UTC),  # as zoned(), without the call
+                "occurred_at": UTC_MIN + (occurred_at - NAIVE_MIN),  # as zoned(), without the call
                 "metadata": undecoded_metadata(event_type, metadata),
                 "tags": tags_of(metadata) if TAGS_MARK in metadata else (),  # hardly ever a call
             }
