@@ -8,6 +8,7 @@ JSON text and are decoded once, into their type.
 from __future__ import annotations
 
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -77,10 +78,10 @@ def read_stream_page(
     if rows[0][EVENT_ID] is None:
         return EMPTY_PAGE  # the stream has no event in the range, but a state
     decoder = with_keys(connection, decoder, rows, schema=schema)
-    last = rows[-1][EVENT_VERSION]
+    rows.sort(key=itemgetter(EVENT_VERSION))
     if not cursor.backward:
-        return _page(rows, decoder, frozenset(), last)
-    page = _page(rows[::-1], decoder, frozenset(), last)
+        return _page(rows, decoder, frozenset(), rows[-1][EVENT_VERSION])
+    page = _page(rows, decoder, frozenset(), rows[0][EVENT_VERSION])
     return page._replace(events=page.events[::-1])  # of one that was split, the last part first
 
 
@@ -239,7 +240,11 @@ def event_columns() -> list[ColumnElement[Any]]:
 
 @cache
 def _stream_page(*, backward: bool) -> Select[Any]:
-    """The stream's state beside a page of its events: one round trip tells both."""
+    """The stream's state beside a page of its events, in any order: one round trip tells both.
+
+    The page comes in order, but PostgreSQL can't know that a join with one row keeps it, and would
+    sort all texts again: a fifth of its time.
+    """
     version = events_table.c.event_version
     page = (
         select(*event_columns())
@@ -255,7 +260,6 @@ def _stream_page(*, backward: bool) -> Select[Any]:
         select(*page.c, in_utc(streams_table.c.deleted_at))
         .select_from(streams_table.outerjoin(page, true()))
         .where(streams_table.c.stream_id == parameter("stream_id", String))
-        .order_by(page.c.event_version.desc() if backward else page.c.event_version)
     )
 
 
