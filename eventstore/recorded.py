@@ -78,6 +78,7 @@ class Decoder:
     def __init__(self, as_type: Any, codec: PayloadCodec) -> None:
         self.codec = codec
         self.evolves = as_type is None  #: types are read as what they are today
+        self._evolved = codec.evolved if self.evolves else frozenset()
         self._key_ring: KeyRing | None = None
         self._decode: Callable[[str, str | bytes], Any]
         #: Personal data is opened for types that know of it; others show what is stored.
@@ -111,7 +112,7 @@ class Decoder:
         """
         if self._key_ring is not None and self.is_sealed(event_type, encoded):
             encoded = self._key_ring.open(Place("event", event_type), encoded)
-        if self.evolves and (event_type in self.codec.evolved or SCHEMA_VERSION_MARK in metadata):
+        if event_type in self._evolved or (self.evolves and SCHEMA_VERSION_MARK in metadata):
             return self.codec.decode_recorded(event_type, encoded, metadata, wanted)
         return ((event_type, self._decode(event_type, encoded), metadata),)
 
