@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 #: A thread that found nothing to do for so long ends; the next append starts another. So a
 #: writer that nobody closes leaves nothing behind.
 _IDLE_SECONDS: Final = 5.0
-#: A task keeps its connection for so long: to take one from the pool for each of a few appends would
-#: cost as much as their SQL.
+#: A task keeps its connection for so long: to take one from the pool for each append, where they
+#: come one at a time, would cost as much as their SQL.
 _LINGER_SECONDS: Final = 1.0
 #: While one connection waits for the disk, the other keeps the server busy. More of them share
 #: fewer appends each, and cost more than they bring (measured).
@@ -294,7 +294,7 @@ class AsyncGroupCommitWriter:
             self._tasks = [*busy, asyncio.create_task(self._work(), context=Context())]
 
     async def _work(self) -> None:
-        """Be one of the tasks: write until nothing has come for a while; an append starts another."""
+        """Be one of the tasks: write until nothing comes for a while; an append starts another."""
         group = self._queue.take()
         try:
             while group:

@@ -18,7 +18,7 @@ from eventstore.operations.read import (
     filter_conditions,
     filter_values,
 )
-from eventstore.operations.statements import fetch, parameter, run
+from eventstore.operations.statements import fetch, parameter, run, unplanned
 from eventstore.operations.subject_keys import with_keys
 from eventstore.operations.transactions import connection_of, schema_of
 from eventstore.recorded import Decoder, collector_paused
@@ -26,7 +26,7 @@ from eventstore.recorded import Decoder, collector_paused
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from sqlalchemy import ColumnElement, ScalarSelect
+    from sqlalchemy import ColumnElement
     from sqlalchemy.orm import Session
 
     from eventstore.codec import PayloadCodec
@@ -172,25 +172,15 @@ def _slice(given: tuple[str, ...], partitioned: bool, bounded: bool) -> Select[A
         .where(
             # Without a reference to the row it is evaluated once, even if there is no event.
             _limit().scalar_subquery().is_not(None),
-            position > _unplanned("after"),
-            position <= (_unplanned("until") if bounded else _end_of_run()),
+            position > unplanned("after"),
+            position <= (unplanned("until") if bounded else _end_of_run()),
             *chosen,
             # Not NOT EXISTS: that might become a join, which would sort what lies behind.
             events_table.c.stream_id.not_in(parked),
         )
         .order_by(position)
-        .limit(_unplanned("limit"))
+        .limit(unplanned("limit"))
     )
-
-
-def _unplanned(name: str) -> ScalarSelect[int]:
-    """Return a number that the planner does not see.
-
-    It would see that a page at the end of the feed is short, and expect one from anywhere in a feed
-    of a million to be long: a plan for the one at hand would look better than the one it keeps, and
-    each page would be planned anew, for twice the time that it takes to read an event.
-    """
-    return select(parameter(name, BigInteger)).scalar_subquery()
 
 
 def _end_of_run() -> ColumnElement[int]:
@@ -199,12 +189,12 @@ def _end_of_run() -> ColumnElement[int]:
     Of the next ``limit`` numbers alone: between two bounds no statistics of a table that has grown
     can make the planner sort what lies behind.
     """
-    after = _unplanned("after")
+    after = unplanned("after")
     number = events_table.c.sequence_number
     place = func.row_number().over(order_by=number)
     next_ones = (
         select(number.label("number"), place.label("place"))
-        .where(number > after, number <= after + _unplanned("limit"))
+        .where(number > after, number <= after + unplanned("limit"))
         .subquery("next_ones")
     )
     in_row = next_ones.c.number == after + next_ones.c.place

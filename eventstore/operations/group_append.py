@@ -130,7 +130,8 @@ def _sort_out(
 ) -> tuple[list[Submission[W]], list[Submission[W]]]:
     """Return who is appended alone, and then who by the statement: in each stream by their turn.
 
-    Who has no company is: the statement for one costs less than a group's for one. A check without events can't be a part of the statement, nor what is personal, which has to be
+    Who has no company is appended alone: the statement for one costs less than a group's for one. A
+    check without events can't be a part of the statement, nor what is personal, which has to be
     sealed first. Behind others of its stream, such a one waits for their outcome, and so do those
     that come behind it.
     """

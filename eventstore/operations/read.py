@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from eventstore.errors import StreamDeleted
 from eventstore.models import events_table, streams_table
 from eventstore.operations.fence import read_head, read_mark
-from eventstore.operations.statements import fetch, parameter, run
+from eventstore.operations.statements import fetch, parameter, run, unplanned
 from eventstore.operations.subject_keys import with_keys
 from eventstore.operations.timestamps import NAIVE_MIN, UTC_MIN, in_utc, zoned
 from eventstore.operations.transactions import connection_of, schema_of
@@ -271,12 +271,12 @@ def _feed_page(given: tuple[str, ...]) -> Select[Any]:
     return (
         select(*event_columns())
         .where(
-            position > parameter("after", BigInteger),
-            position <= parameter("until", BigInteger),
+            position > unplanned("after"),
+            position <= unplanned("until"),
             *(conditions[name] for name in given),
         )
         .order_by(position)
-        .limit(parameter("limit", BigInteger))
+        .limit(unplanned("limit"))
     )
 
 

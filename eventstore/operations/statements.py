@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import BindParameter, bindparam
+from sqlalchemy import BigInteger, BindParameter, bindparam, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql import visitors
 
@@ -20,7 +20,7 @@ from eventstore.operations.conflicts import translate
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection, CursorResult, Dialect, Executable
+    from sqlalchemy import Connection, CursorResult, Dialect, Executable, ScalarSelect
     from sqlalchemy.types import TypeEngine
 
 T = TypeVar("T")
@@ -92,6 +92,16 @@ def text_of(connection: Connection, statement: Executable, *, schema: str | None
 def parameter(name: str, type_: TypeEngine[T] | type[TypeEngine[T]]) -> BindParameter[T]:
     """Return a value that each call of :func:`run` gives under this name."""
     return bindparam(name, type_=type_, required=False)
+
+
+def unplanned(name: str) -> ScalarSelect[int]:
+    """Return a number that each call of :func:`run` gives, and that the planner does not see.
+
+    It would see that a page at the end of the feed is short, and expect one from anywhere in a feed
+    of a million to be long: a plan for the one at hand would look better than the one it keeps, and
+    each page would be planned anew, for twice the time that it takes to read an event.
+    """
+    return select(parameter(name, BigInteger)).scalar_subquery()
 
 
 def _text_of(statement: Any, dialect: Dialect, schema: str | None) -> _DriverSql:

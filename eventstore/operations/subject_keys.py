@@ -9,7 +9,6 @@ nothing is asked.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from dataclasses import replace
 from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple

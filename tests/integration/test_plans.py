@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -178,11 +179,35 @@ def test_no_operation_scans_the_events(sessions: sessionmaker[Session], is_analy
             assert scans_of_events(session) == 0, name
 
 
-@pytest.mark.parametrize(("partitions", "until"), [(1, 22_004), (4, 22_004), (1, None)])
-def test_no_page_of_a_subscription_is_planned_anew(
-    sessions: sessionmaker[Session], partitions: int, until: int | None
+def _read_feed(session: Session) -> None:
+    list(SqlAlchemyEventStore(session).read_all_forward(22_003))
+
+
+def _read_slice(session: Session, *, partitions: int = 1, until: int | None = None) -> None:
+    read_slice(
+        session,
+        Slice("view", 0, partitions, None),
+        codec_of(None),
+        after=22_003,
+        until=until,
+        limit=500,
+        idle_seconds=30,
+        schema=None,
+    )
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(_read_feed, id="feed"),
+        pytest.param(partial(_read_slice, until=22_004), id="slice"),
+        pytest.param(partial(_read_slice, partitions=4, until=22_004), id="partition"),
+        pytest.param(_read_slice, id="run"),
+    ],
+)
+def test_no_page_at_the_end_of_a_large_feed_is_planned_anew(
+    sessions: sessionmaker[Session], read: Callable[[Session], None]
 ) -> None:
-    part = Slice("view", 0, partitions, None)
     with sessions.begin() as session:
         fill(SqlAlchemyEventStore(session))
         session.execute(text("ANALYZE"))
@@ -191,20 +216,11 @@ def test_no_page_of_a_subscription_is_planned_anew(
         for setting in ("random_page_cost", "seq_page_cost", "cpu_operator_cost"):
             session.execute(text(f"SET LOCAL {setting} = 0.000001"))
         for _ in range(15):  # psycopg prepares the sixth, PostgreSQL keeps a plan after five more
-            read_slice(
-                session,
-                part,
-                codec_of(None),
-                after=22_003,
-                until=until,
-                limit=500,
-                idle_seconds=30,
-                schema=None,
-            )
+            read(session)
         plans = session.execute(
             text(
                 "SELECT custom_plans, generic_plans > 0 FROM pg_prepared_statements"
-                " WHERE statement LIKE '%parked_streams%'"
+                " WHERE statement LIKE '%event_data%' AND statement NOT LIKE '%INSERT%'"
             )
         )
         assert [tuple(row) for row in plans] == [(5, True)]
