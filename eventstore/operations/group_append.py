@@ -135,11 +135,11 @@ def _sort_out(
     sealed first. Behind others of its stream, such a one waits for their outcome, and so do those
     that come behind it.
     """
+    if len(group) == 1:
+        return list(group), []
     alone, together = [], []
     begun: set[str] = set()
     left_out: set[str] = set()
-    if len(group) == 1:
-        return list(group), []
     for each in group:
         stream_id = each.batch.stream_id
         if stream_id in left_out:
