@@ -65,6 +65,9 @@ log = logging.getLogger("eventstore.subscriptions")
 SCAN_POSITIONS: Final = 100_000
 #: A read brings at least so many events, if they are there: several transactions share one page.
 READ_AHEAD: Final = 100
+#: A transaction that begins so long after its page was read reads anew: who is forgotten is to stay
+#: in memory no longer, however slow the handler is.
+READ_AHEAD_SECONDS: Final = 1.0
 _AHEAD_OF_HEAD: Final = (
     "its checkpoint {} is ahead of the newest event, {}: the store was restored to an earlier "
     "time; what the subscription has made is of events that are no more: make it anew, after "
@@ -77,6 +80,7 @@ class _Page(NamedTuple):
 
     events: list[StoredEvent]
     through: int  #: up to here there are no others
+    read_at: float
 
 
 class _Interruptions(NamedTuple):
@@ -198,7 +202,7 @@ class Worker(Owner):
         readable = max(self._readable, feed.mark.position)
         if readable <= self.position and feed.hints == self.hints:
             return (yield from self._save_scanned()) or self._caught_up()
-        if page is None:
+        if page is None or self._clock() >= page.read_at + READ_AHEAD_SECONDS:
             page = yield from self._scan(max(limit, READ_AHEAD), readable, feed.hints)
         else:
             yield self._limit_idle()  # as a read does for its own transaction
@@ -214,7 +218,7 @@ class Worker(Owner):
         if stopped is not None:
             return stopped
         if rest and self.position == through:
-            self._ahead = _Page(rest, page.through)
+            self._ahead = page._replace(events=rest)
         elif self.position >= readable and feed.hints == self.hints:
             return self._caught_up(len(events))
         return Delivered(len(events), caught_up=False)
@@ -225,17 +229,19 @@ class Worker(Owner):
         If the feed is known to be readable no further, there was a hint, and it is read as far as
         that can be done without a look at the fence.
         """
+        read_at = self._clock()
         events: list[StoredEvent]
         if readable > self.position:
             until = min(readable, self.position + SCAN_POSITIONS)
             events = yield Ask(lambda session: self._read(session, until, limit))
-            return _Page(events, events[-1].position if len(events) == limit else until)
+            through = events[-1].position if len(events) == limit else until
+            return _Page(events, through, read_at)
         events = yield Ask(lambda session: self._read(session, None, limit))
         if len(events) < limit:
             self.hints, self.needs_mark = hints, not events
         # They can be read, whatever comes of them now.
         self._readable = events[-1].position if events else self.position
-        return _Page(events, self._readable)
+        return _Page(events, self._readable, read_at)
 
     def _caught_up(self, events: int = 0) -> Delivered:
         return Delivered(events, caught_up=True, unsaved=self.is_unsaved)

@@ -299,6 +299,20 @@ def test_one_page_serves_several_transactions(monkeypatch: pytest.MonkeyPatch) -
     assert simulation.state.saves == len(EVENTS)
 
 
+def test_a_page_is_soon_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of persons who are forgotten meanwhile were read with it."""
+
+    class Slow(Watched):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:
+            self.now += 0.6
+            return super().save_checkpoint(*args, **kwargs)
+
+    simulation = Slow(subscription(batch_size=1), EVENTS)
+    simulated(monkeypatch, simulation)
+    assert simulation.reads == [(0, 10), (4, 10), (8, 10)]
+    check(simulation)
+
+
 def test_what_was_read_under_an_earlier_lease_is_read_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
