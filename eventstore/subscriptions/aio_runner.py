@@ -234,7 +234,9 @@ class AsyncSubscriptionRunner:
         happening = await self._perform(worker, command)
         if isinstance(happening, Delivered):
             self._watch.seen(worker.position)
-        self._progress.set()
+        # Not after each batch: who waits would ask the database, and hold up what he waits for.
+        if not isinstance(happening, Delivered) or happening.caught_up:
+            self._progress.set()
         return happening
 
     async def _await(self, worker: Worker, seconds: float | None) -> None:

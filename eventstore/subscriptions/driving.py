@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Coroutine
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -16,11 +16,12 @@ from eventstore.subscriptions.failures import is_idle_too_long
 from eventstore.subscriptions.steps import Ask, Commit, Hand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
+    from types import TracebackType
 
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncSession
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, SessionTransaction
 
     from eventstore.subscriptions.definition import Subscription
     from eventstore.subscriptions.steps import Step
@@ -37,20 +38,47 @@ _TRANSACTION_ENDED: Final = (
 handling: ContextVar[str | None] = ContextVar("handling", default=None)
 
 
-@contextmanager
-def _handling(subscription: Subscription) -> Iterator[None]:
-    """Say whose handler is at work; what it raises to end a thread or a task is its failure."""
-    token = handling.set(subscription.name)
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException as error:
-        if _is_called_off(error):
-            raise
-        raise RuntimeError(f"the handler has raised {type(error).__qualname__}") from error
-    finally:
-        handling.reset(token)
+class _Handling:
+    """Around each call of a handler: says whose it is, and tells what it has really come to.
+
+    With a session, a connection that was lost under the handler is told whatever the handler makes
+    of it, and so is a transaction that it has ended. What it raises to end a thread or a task is
+    its failure.
+    """
+
+    def __init__(self, subscription: Subscription, session: Session | None) -> None:
+        self._name = subscription.name
+        self._session = session
+        self._transaction: SessionTransaction | None = None
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> None:
+        session = self._session
+        # Looked up once a transaction: a handler may be quicker than that.
+        if session is not None and session.get_transaction() is not self._transaction:
+            self._connection = connection_of(session)
+            self._transaction = session.get_transaction()
+        self._token = handling.set(self._name)
+
+    def __exit__(
+        self,
+        _type: type[BaseException] | None,
+        error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        handling.reset(self._token)
+        if error is not None and not isinstance(error, Exception):
+            if _is_called_off(error):
+                return
+            raise RuntimeError(f"the handler has raised {type(error).__qualname__}") from error
+        is_lost = self._connection is not None and self._connection.invalidated
+        if is_lost and not (error is not None and is_idle_too_long(error)):
+            raise ConnectionUnusable(_CONNECTION_FAILURE) from error
+
+    def check_transaction(self) -> None:
+        """Raise RuntimeError if the handler has ended the transaction that it was given."""
+        if self._session is not None and self._session.get_transaction() is not self._transaction:
+            raise RuntimeError(_TRANSACTION_ENDED)
 
 
 def _is_called_off(error: BaseException) -> bool:
@@ -63,19 +91,6 @@ def _is_called_off(error: BaseException) -> bool:
             task = asyncio.current_task()
             return task is None or task.cancelling() > 0
     return threading.current_thread() is threading.main_thread()
-
-
-@contextmanager
-def _outages_told(connection: Connection) -> Iterator[None]:
-    """Tell a connection that was lost under a handler, whatever the handler makes of it."""
-    try:
-        yield
-    except Exception as error:
-        if connection.invalidated and not is_idle_too_long(error):
-            raise ConnectionUnusable(_CONNECTION_FAILURE) from error
-        raise
-    if connection.invalidated:
-        raise ConnectionUnusable(_CONNECTION_FAILURE)
 
 
 def _check_done(subscription: Subscription, answer: object) -> None:
@@ -108,11 +123,12 @@ def _ask(session: Session, operation: Callable[[Session], Any]) -> Any:
 
 def drive(session: Session, subscription: Subscription, steps: Generator[Step, Any, R]) -> R:
     """Do what the steps ask for, one after the other, and return their result."""
+    at_work = _Handling(subscription, None if subscription.external else session)
     try:
         step = next(steps)
         while True:
             try:
-                answer = _answer(session, subscription, step)
+                answer = _answer(session, subscription, at_work, step)
             except Exception as error:  # noqa: BLE001 - the steps know what it means
                 step = steps.throw(error)
             else:
@@ -121,21 +137,19 @@ def drive(session: Session, subscription: Subscription, steps: Generator[Step, A
         return cast("R", end.value)
 
 
-def _answer(session: Session, subscription: Subscription, step: Step) -> Any:
+def _answer(session: Session, subscription: Subscription, at_work: _Handling, step: Step) -> Any:
     match step:
         case Ask(operation):
             return _ask(session, operation)
         case Hand(event, attempt) if subscription.external:
-            with _handling(subscription):
+            with at_work:
                 _check_done(
                     subscription, subscription.handler(Delivery(event=event, attempt=attempt))
                 )
         case Hand(event):
-            transaction, connection = session.get_transaction(), connection_of(session)
-            with _handling(subscription), _outages_told(connection):
+            with at_work:
                 _check_done(subscription, subscription.handler(session, event))
-                if session.get_transaction() is not transaction:
-                    raise RuntimeError(_TRANSACTION_ENDED)
+                at_work.check_transaction()
                 session.flush()
         case Commit() if session.in_transaction():
             session.commit()
@@ -146,11 +160,12 @@ async def drive_async(
     session: AsyncSession, subscription: Subscription, steps: Generator[Step, Any, R]
 ) -> R:
     """Do the same with an async session and a handler that is awaited."""
+    at_work = _Handling(subscription, None if subscription.external else session.sync_session)
     try:
         step = next(steps)
         while True:
             try:
-                answer = await _answer_async(session, subscription, step)
+                answer = await _answer_async(session, subscription, at_work, step)
             except Exception as error:  # noqa: BLE001 - the steps know what it means
                 step = steps.throw(error)
             else:
@@ -159,21 +174,21 @@ async def drive_async(
         return cast("R", end.value)
 
 
-async def _answer_async(session: AsyncSession, subscription: Subscription, step: Step) -> Any:
+async def _answer_async(
+    session: AsyncSession, subscription: Subscription, at_work: _Handling, step: Step
+) -> Any:
     match step:
         case Ask(operation):
             return await session.run_sync(_ask, operation)
         case Hand(event, attempt) if subscription.external:
-            with _handling(subscription):
+            with at_work:
                 await _awaited(subscription, Delivery(event=event, attempt=attempt))
         case Hand(event):
-            transaction = session.sync_session.get_transaction()
-            connection = connection_of(session.sync_session)
-            with _handling(subscription), _outages_told(connection):
+            with at_work:
                 await _awaited(subscription, session, event)
-                if session.sync_session.get_transaction() is not transaction:
-                    raise RuntimeError(_TRANSACTION_ENDED)
-                await session.flush()
+                at_work.check_transaction()
+                if session.new or session.dirty or session.deleted:  # else no greenlet is needed
+                    await session.flush()
         case Commit() if session.in_transaction():
             await session.commit()
     return None

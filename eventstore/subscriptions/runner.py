@@ -248,8 +248,10 @@ class SubscriptionRunner:
         happening = self._perform(worker, command)
         if isinstance(happening, Delivered):
             self._watch.seen(worker.position)
-        with self._progress:
-            self._progress.notify_all()
+        # Not after each batch: who waits would ask the database, and hold up what he waits for.
+        if not isinstance(happening, Delivered) or happening.caught_up:
+            with self._progress:
+                self._progress.notify_all()
         return happening
 
     def _await(self, worker: Worker, seconds: float | None) -> None:

@@ -63,11 +63,24 @@ log = logging.getLogger("eventstore.subscriptions")
 
 #: A read covers at most so many positions: one that finds nothing ends soon.
 SCAN_POSITIONS: Final = 100_000
+#: A read brings at least so many events, if they are there: several transactions share one page.
+READ_AHEAD: Final = 100
+#: A transaction that begins so long after its page was read reads anew: who is forgotten is to stay
+#: in memory no longer, however slow the handler is.
+READ_AHEAD_SECONDS: Final = 1.0
 _AHEAD_OF_HEAD: Final = (
     "its checkpoint {} is ahead of the newest event, {}: the store was restored to an earlier "
     "time; what the subscription has made is of events that are no more: make it anew, after "
     "reset_subscription()"
 )
+
+
+class _Page(NamedTuple):
+    """What was read, and not handed over yet."""
+
+    events: list[StoredEvent]
+    through: int  #: up to here there are no others
+    read_at: float
 
 
 class _Interruptions(NamedTuple):
@@ -109,6 +122,7 @@ class Worker(Owner):
         self.hints = 0
         self._codec = codec
         self._readable = 0  # how far the feed can be read at least
+        self._ahead: _Page | None = None  # what follows the checkpoint, if that was read already
         self._attempts = Attempts(subscription)
         self._interruptions: _Interruptions | None = None
         self._has_reported = False  # the status shows interruptions, until something is saved
@@ -172,13 +186,14 @@ class Worker(Owner):
         # Read after the lease was taken: nobody moves the checkpoint meanwhile, and what the last
         # owner may have had in hand lies before the mark.
         mark = yield Ask(lambda session: read_feed_mark(session, schema=self._schema))
-        self._readable = mark.position
+        self._readable, self._ahead = mark.position, None
         self._attempts.resume(acquired)
         if self.subscription.external:
             self._handed = max(self._handed, acquired.marked_position or 0)
         return AheadOfHead() if self._is_ahead_of(mark) else Acquired(acquired.interrupted)
 
     def _deliver(self, limit: int, feed: Feed, *, marked: bool) -> Steps:
+        page, self._ahead = self._ahead, None  # whatever stops this has it read anew
         if feed.mark.head < self.position:
             # Others may have moved the checkpoint since that was read.
             mark = yield Ask(lambda session: read_feed_mark(session, schema=self._schema))
@@ -187,39 +202,46 @@ class Worker(Owner):
         readable = max(self._readable, feed.mark.position)
         if readable <= self.position and feed.hints == self.hints:
             return (yield from self._save_scanned()) or self._caught_up()
-        events, through = yield from self._scan(limit, readable, feed.hints)
+        if page is None or self._clock() >= page.read_at + READ_AHEAD_SECONDS:
+            page = yield from self._scan(max(limit, READ_AHEAD), readable, feed.hints)
+        else:
+            yield self._limit_idle()  # as a read does for its own transaction
+        events, rest = page.events[:limit], page.events[limit:]
         if events:
+            through = events[-1].position if rest else page.through
             stopped = yield from self._handle(events, through, marked=marked)
         else:
-            self.position = through
+            self.position = page.through
             stopped = yield from self._save_scanned()
             # Not a rollback, after which psycopg would prepare its statements anew.
             yield Commit()
         if stopped is not None:
             return stopped
-        if self.position >= readable and feed.hints == self.hints:
+        if rest and self.position == through:
+            self._ahead = page._replace(events=rest)
+        elif self.position >= readable and feed.hints == self.hints:
             return self._caught_up(len(events))
         return Delivered(len(events), caught_up=False)
 
-    def _scan(
-        self, limit: int, readable: int, hints: int
-    ) -> Generator[Step, Any, tuple[list[StoredEvent], int]]:
-        """Read the next events, and return them and the position up to which there are no others.
+    def _scan(self, limit: int, readable: int, hints: int) -> Generator[Step, Any, _Page]:
+        """Read the next events.
 
         If the feed is known to be readable no further, there was a hint, and it is read as far as
         that can be done without a look at the fence.
         """
+        read_at = self._clock()
         events: list[StoredEvent]
         if readable > self.position:
             until = min(readable, self.position + SCAN_POSITIONS)
             events = yield Ask(lambda session: self._read(session, until, limit))
-            return events, events[-1].position if len(events) == limit else until
+            through = events[-1].position if len(events) == limit else until
+            return _Page(events, through, read_at)
         events = yield Ask(lambda session: self._read(session, None, limit))
         if len(events) < limit:
             self.hints, self.needs_mark = hints, not events
         # They can be read, whatever comes of them now.
         self._readable = events[-1].position if events else self.position
-        return events, self._readable
+        return _Page(events, self._readable, read_at)
 
     def _caught_up(self, events: int = 0) -> Delivered:
         return Delivered(events, caught_up=True, unsaved=self.is_unsaved)

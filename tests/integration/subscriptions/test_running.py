@@ -29,6 +29,7 @@ from eventstore.subscriptions import (
     subscription_status,
     wait_for,
 )
+from eventstore.subscriptions.roster import Roster
 from tests.fixtures.stores import DEADLINE_SECONDS, statements_of
 from tests.fixtures.subscriptions import QUICK, append, checkpoint, see, seen
 
@@ -103,6 +104,25 @@ def test_nothing_is_written_while_nothing_moves_and_little_while_others_events_d
         assert wait_for(db, "view", 32, DEADLINE_SECONDS)
         assert saves(sent) == before + 1
     assert saves(sent) == before + 1
+
+
+def test_who_waits_does_not_ask_after_each_batch(
+    db: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(db, "a", 200)
+    asked: list[int] = []
+    all_beyond = Roster.all_beyond
+
+    def counted(roster: Roster, session: Session, position: int) -> bool:
+        asked.append(position)
+        return all_beyond(roster, session, position)
+
+    monkeypatch.setattr(Roster, "all_beyond", counted)
+    began = time.monotonic()
+    run(db, Subscription("view", see, batch_size=1))
+    # At first, when it is owned, at the end, and each 50 ms meanwhile.
+    assert len(asked) <= 3 + (time.monotonic() - began) / 0.05
+    assert checkpoint(db) == 200
 
 
 def test_the_checkpoint_lags_for_a_second_at_most(db: Engine) -> None:

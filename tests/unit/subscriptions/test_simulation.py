@@ -11,7 +11,7 @@ import pytest
 from eventstore.codec import JsonPayloads
 from eventstore.errors import ConnectionUnusable
 from eventstore.subscriptions import PARK, SKIP, STOP, OnFailure, RetryPolicy, Subscription
-from eventstore.subscriptions.catch_up import Acquire, Deliver, Pause, Report, Reported
+from eventstore.subscriptions.catch_up import Acquire, Deliver, Pause, Release, Report, Reported
 from eventstore.subscriptions.failures import describe
 from eventstore.subscriptions.worker import Worker
 from tests.unit.subscriptions.simulation import MISHAPS, Event, Simulation, simulated
@@ -29,8 +29,8 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def subscription(policy: OnFailure = PARK, **options: Any) -> Subscription:
-    retry = RetryPolicy(max_attempts=3)
-    return Subscription("view", print, batch_size=3, retry=retry, on_failure=policy, **options)
+    options = {"batch_size": 3, "retry": RetryPolicy(max_attempts=3), **options}
+    return Subscription("view", print, on_failure=policy, **options)
 
 
 def expected(simulation: Simulation) -> list[int]:
@@ -81,16 +81,18 @@ def all_steps(simulation: Simulation) -> Iterable[int]:
 @pytest.mark.parametrize(("external", "by_hints"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("bad", [frozenset[int](), frozenset({4, 8})])
+@pytest.mark.parametrize("batch_size", [1, 3])
 def test_whatever_happens_at_any_step(
     monkeypatch: pytest.MonkeyPatch,
     policy: OnFailure,
     bad: frozenset[int],
+    batch_size: int,
     *,
     external: bool,
     by_hints: bool,
 ) -> None:
     def run(mishaps: dict[int, str]) -> Simulation:
-        spec = subscription(policy, external=external)
+        spec = subscription(policy, external=external, batch_size=batch_size)
         made = Simulation(spec, EVENTS, bad=bad, mishaps=mishaps, by_hints=by_hints)
         return simulated(monkeypatch, made)
 
@@ -252,8 +254,9 @@ def test_nothing_is_written_while_nothing_moves(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("external", [False, True])
 @pytest.mark.parametrize("outages", [0, 3])  # from the third on, events come one by one
+@pytest.mark.parametrize("batch_size", [1, 3])
 def test_a_stream_that_is_let_go_at_any_step_comes_in_order(
-    monkeypatch: pytest.MonkeyPatch, outages: int, *, external: bool
+    monkeypatch: pytest.MonkeyPatch, outages: int, batch_size: int, *, external: bool
 ) -> None:
     """Some of its events were scanned in vain, and the checkpoint still lies before them."""
     monkeypatch.setattr("eventstore.subscriptions.worker.SCAN_POSITIONS", 3)
@@ -261,7 +264,7 @@ def test_a_stream_that_is_let_go_at_any_step_comes_in_order(
     events = [Event(position, stream_id) for position, stream_id in streams.items()]
 
     def run(mishaps: dict[int, str]) -> Simulation:
-        spec = subscription(external=external)
+        spec = subscription(external=external, batch_size=batch_size)
         made = Simulation(spec, events, mishaps=mishaps, outages={9: outages})
         made.state.parked["a"] = 2, 3, "ValueError: no"
         return simulated(monkeypatch, made)
@@ -275,6 +278,56 @@ def test_a_stream_that_is_let_go_at_any_step_comes_in_order(
         assert of_stream == [2, 5, 8, 11], (step, simulation.handed)
         if not external:
             assert sorted(simulation.state.view) == list(streams), step
+
+
+class Watched(Simulation):
+    """Notes down what is read."""
+
+    def run(self) -> Simulation:
+        self.reads: list[tuple[int, int | None]] = []
+        return super().run()
+
+    def read_slice(self, *args: Any, after: int, until: int | None, **kwargs: Any) -> list[Any]:
+        self.reads.append((after, until))
+        return super().read_slice(*args, after=after, until=until, **kwargs)
+
+
+def test_one_page_serves_several_transactions(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulation = Watched(subscription(batch_size=1), EVENTS)
+    simulated(monkeypatch, simulation)
+    assert simulation.reads == [(0, 10)]
+    assert simulation.state.saves == len(EVENTS)
+
+
+def test_a_page_is_soon_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of persons who are forgotten meanwhile were read with it."""
+
+    class Slow(Watched):
+        def save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:
+            self.now += 0.6
+            return super().save_checkpoint(*args, **kwargs)
+
+    simulation = Slow(subscription(batch_size=1), EVENTS)
+    simulated(monkeypatch, simulation)
+    assert simulation.reads == [(0, 10), (4, 10), (8, 10)]
+    check(simulation)
+
+
+def test_what_was_read_under_an_earlier_lease_is_read_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A stream may have been let go in between, whose events that page has left out."""
+    simulation = Simulation(subscription(batch_size=1), EVENTS)
+    simulation.state.parked["s1"] = 2, 3, "ValueError: no"
+    simulated(monkeypatch, simulation)
+    simulation.state.checkpoint, simulation.state.view = 0, []
+    worker = Worker(subscription(), 0, "w", JsonPayloads(), None, clock=lambda: 0.0)
+    for command in (Acquire(), Deliver(1, marked=False), Release()):
+        simulation.perform(worker, command)
+    simulation.state.parked.clear()
+    for command in (Acquire(), *[Deliver(1, marked=False)] * 3):
+        simulation.perform(worker, command)
+    assert simulation.state.view == [4, 6, 8, 10]
 
 
 @pytest.mark.parametrize("external", [False, True])
@@ -291,14 +344,7 @@ def test_a_process_that_was_frozen_hands_over_nothing_more(
 
 def test_a_scan_that_finds_nothing_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventstore.subscriptions.worker.SCAN_POSITIONS", 3)
-    reads: list[tuple[int, Any]] = []
-
-    class Watched(Simulation):
-        def read_slice(self, *args: Any, after: int, until: int | None, **kwargs: Any) -> list[Any]:
-            reads.append((after, until))
-            return super().read_slice(*args, after=after, until=until, **kwargs)
-
     simulation = Watched(subscription(), [*EVENTS, Event(20, "s0")])
     simulated(monkeypatch, simulation)
-    assert all(until is not None and until - after <= 3 for after, until in reads)
+    assert all(until is not None and until - after <= 3 for after, until in simulation.reads)
     assert simulation.state.view == [2, 4, 6, 8, 10, 20]
