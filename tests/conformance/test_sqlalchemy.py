@@ -21,16 +21,33 @@ from eventstore.testing.rollback import rolled_back_async_session, rolled_back_s
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from sqlalchemy import URL
+    from sqlalchemy import URL, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
     from sqlalchemy.orm import Session
 
     from eventstore import AsyncEventStore, EventRegistry
 
 
+@pytest.fixture(scope="module")
+def engine(event_store_database: URL) -> Iterator[Engine]:
+    engine = create_engine(event_store_database)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def async_engines(event_store_database: URL) -> dict[str, AsyncEngine]:
+    """An engine for each driver, without a pool: each test has an event loop of its own."""
+    urls = {
+        driver: event_store_database.set(drivername=f"postgresql+{driver}")
+        for driver in ("psycopg", "asyncpg")
+    }
+    return {driver: create_async_engine(url, poolclass=NullPool) for driver, url in urls.items()}
+
+
 class TestSqlAlchemyEventStore(EventStoreConformance):
     @pytest.fixture
-    def session(self, event_store_database: URL) -> Iterator[Session]:
-        engine = create_engine(event_store_database, poolclass=NullPool)
+    def session(self, engine: Engine) -> Iterator[Session]:
         with rolled_back_session(engine) as session:
             yield session
 
@@ -43,12 +60,11 @@ class AsyncSuite(AsyncEventStoreConformance):
     driver: str
 
     @pytest.fixture
-    def open_store(self, event_store_database: URL) -> OpenAsyncStore:
-        url = event_store_database.set(drivername=f"postgresql+{self.driver}")
+    def open_store(self, async_engines: dict[str, AsyncEngine]) -> OpenAsyncStore:
+        engine = async_engines[self.driver]
 
         @asynccontextmanager
         async def open_store(registry: EventRegistry | None) -> AsyncIterator[AsyncEventStore]:
-            engine = create_async_engine(url, poolclass=NullPool)
             async with rolled_back_async_session(engine) as session:
                 yield AsyncSqlAlchemyEventStore(session, registry)
 

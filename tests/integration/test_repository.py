@@ -274,9 +274,9 @@ def test_sixteen_writers_at_one_stream(sessions: sessionmaker[Session], commutes
     assert loaded.state.balance == 3 * sum(n for n in range(16) if n % 4)
 
 
-def test_a_serialization_failure_at_the_commit_is_run_again(committed_database: URL) -> None:
+def test_a_serialization_failure_at_the_commit_is_run_again(store_database: URL) -> None:
     """Each transaction reads what the other one writes: only one of two such can be committed."""
-    engine = create_engine(committed_database, isolation_level="SERIALIZABLE")
+    engine = create_engine(store_database, isolation_level="SERIALIZABLE")
     sessions = sessionmaker(engine)
     for account_id in ("1", "2"):
         own_transactions(sessions).execute(account_id, Deposit(100))
@@ -307,8 +307,8 @@ def test_a_serialization_failure_at_the_commit_is_run_again(committed_database: 
     engine.dispose()
 
 
-def test_a_commit_that_fails_is_told_by_type(committed_database: URL) -> None:
-    engine = create_engine(committed_database, isolation_level="SERIALIZABLE")
+def test_a_commit_that_fails_is_told_by_type(store_database: URL) -> None:
+    engine = create_engine(store_database, isolation_level="SERIALIZABLE")
     sessions = sessionmaker(engine)
 
     def reading_and_writing(this: str, other: str) -> Callable[[Callable[[str], None]], None]:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, text
+from sqlalchemy import URL, Engine, NullPool, create_engine, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from eventstore import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from tests.fixtures.clean_databases import CleanDatabases
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,17 +39,21 @@ CHANGES = [
 ]
 
 
-@pytest.fixture
-def store(engine: Engine) -> Engine:
+def deploy(url: URL) -> Engine:
+    """Make a store with an event in a schema that is the search path of the engine."""
+    options = '-c search_path="we""ird"'
+    engine = create_engine(url, poolclass=NullPool, connect_args={"options": options})
     migrate.upgrade(engine, schema='we"ird')
-    with engine.begin() as connection:
-        connection.execute(
-            text(f'ALTER DATABASE {engine.url.database} SET search_path = "we""ird"')
-        )
-    engine.dispose()
     with engine.begin() as connection:
         connection.execute(APPEND, {"version": 1})
     return engine
+
+
+@pytest.fixture(scope="module")
+def store(empty_databases: CleanDatabases) -> Iterator[Engine]:
+    """For what is refused, and so leaves the event to the next test."""
+    with empty_databases.one() as url:
+        yield deploy(url)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -67,7 +73,8 @@ def test_a_change_is_refused(store: Engine, change: str, setting: str | None) ->
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_maintenance_is_allowed_for_one_transaction(store: Engine, change: str) -> None:
+def test_maintenance_is_allowed_for_one_transaction(database_url: URL, change: str) -> None:
+    store = deploy(database_url)
     with store.connect() as connection:
         connection.execute(text("SET LOCAL eventstore.maintenance = 'on'"))
         connection.execute(text(change))

@@ -38,8 +38,7 @@ class Cutter:
         self.done = threading.Event()
         #: Not while a function is called: its caller is told, and can call it again.
         self.is_watching = True
-        self._armed: Cut | None = None
-        self._times = 0
+        self._armed: list[Cut] = []
         self._lock = threading.Lock()
         self._killer = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
@@ -60,10 +59,10 @@ class Cutter:
             for name, hook in hooks.items():
                 event.remove(Engine, name, hook)
 
-    def arm(self, cut: Cut, *, times: int = 1) -> None:
-        """Cut the next connections that come to this moment."""
+    def arm(self, *cuts: Cut) -> None:
+        """Cut the next connections that come to these moments, one after another."""
         self.done.clear()
-        self._armed, self._times = cut, times
+        self._armed = list(cuts)
 
     def _before(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         connection.info.setdefault("statements", {})[statement] = None
@@ -100,10 +99,9 @@ class Cutter:
             return False
         with self._lock:
             self.steps.add(cut.step)
-            is_due = cut == self._armed
+            is_due = self._armed[:1] == [cut]
             if is_due:
-                self._times -= 1
-                self._armed = cut if self._times else None
+                del self._armed[0]
             return is_due
 
     def _cut(self, connection: Connection) -> None:
@@ -113,5 +111,5 @@ class Cutter:
         with self._killer.connect() as killer:
             # Returns once the process has ended.
             assert killer.scalar(text("SELECT pg_terminate_backend(:pid, 60000)"), {"pid": pid})
-        if not self._times:
+        if not self._armed:
             self.done.set()

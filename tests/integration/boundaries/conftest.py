@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def engine(committed_database: URL) -> Iterator[Engine]:
+def engine(store_database: URL) -> Iterator[Engine]:
     """An engine on a database of the test's own, where who waits in vain fails in the end."""
     options = f"-c lock_timeout={DEADLINE_SECONDS}s"
-    engine = create_engine(committed_database, pool_size=40, connect_args={"options": options})
+    engine = create_engine(store_database, pool_size=40, connect_args={"options": options})
     yield engine
     engine.dispose()
 

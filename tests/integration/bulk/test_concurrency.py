@@ -125,10 +125,10 @@ def test_two_imports_of_one_source_are_one(engine: Engine) -> None:
 
 
 def test_a_batch_that_was_given_up_for_a_deadlock_is_written_anew(
-    engine: Engine, committed_database: URL
+    engine: Engine, store_database: URL
 ) -> None:
     # The import finds the deadlock, so that it is the one that is given up.
-    patient = create_engine(committed_database, connect_args={"options": "-c deadlock_timeout=20s"})
+    patient = create_engine(store_database, connect_args={"options": "-c deadlock_timeout=20s"})
     events = [new_event(stream_id="a"), new_event(stream_id="b")]
     with Session(patient) as session, ThreadPoolExecutor(1) as threads:
         store = SqlAlchemyEventStore(session)
@@ -147,10 +147,10 @@ def test_a_batch_that_was_given_up_for_a_deadlock_is_written_anew(
     assert len(feed(engine)) in (2, 4)
 
 
-def test_streams_are_locked_in_the_order_of_their_ids(committed_database: URL) -> None:
+def test_streams_are_locked_in_the_order_of_their_ids(store_database: URL) -> None:
     # A deadlock would not be broken, but end at the time limit.
     options = {"options": "-c deadlock_timeout=60s -c lock_timeout=10s"}
-    engine = create_engine(committed_database, connect_args=options)
+    engine = create_engine(store_database, connect_args=options)
     events = [new_event(stream_id="b"), new_event(stream_id="a")]
     with ThreadPoolExecutor(1) as threads:
         with Session(engine) as session, session.begin():

@@ -130,12 +130,12 @@ def test_a_filter_by_todays_name_finds_what_was_stored_before(engine: Engine) ->
     ]
 
 
-def test_what_the_destination_raises_leaves_the_connection_usable(committed_database: URL) -> None:
+def test_what_the_destination_raises_leaves_the_connection_usable(store_database: URL) -> None:
     class Full(BytesIO):
         def write(self, data: Any, /) -> int:
             raise OSError("no space left")
 
-    engine = create_engine(committed_database, pool_size=1, max_overflow=0, pool_timeout=5)
+    engine = create_engine(store_database, pool_size=1, max_overflow=0, pool_timeout=5)
     try:
         with event_store(sessionmaker(engine)) as store:
             store.append_to_stream("s", ANY, new_events(500))

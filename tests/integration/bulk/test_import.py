@@ -263,9 +263,9 @@ class TestIdempotencyKeys:
 
 
 class TestEngines:
-    def test_the_import_has_its_own_transactions(self, committed_database: URL) -> None:
+    def test_the_import_has_its_own_transactions(self, store_database: URL) -> None:
         for isolation in ("AUTOCOMMIT", "REPEATABLE READ", "SERIALIZABLE"):
-            engine = create_engine(committed_database, isolation_level=isolation)
+            engine = create_engine(store_database, isolation_level=isolation)
             levels = isolation_levels_of(engine)
             events = in_turns(4, isolation)
             events[3] = events[0].model_copy(update={"event_data": {"n": "another"}})
@@ -278,7 +278,7 @@ class TestEngines:
                 level = connection.execute(text("SHOW transaction_isolation")).scalar_one()
             assert level == {"AUTOCOMMIT": "read committed"}.get(isolation, isolation.lower())
             engine.dispose()
-        engine = create_engine(committed_database)
+        engine = create_engine(store_database)
         assert [each.event_version for each in feed(engine)] == [1, 2] * 3
         engine.dispose()
 
@@ -295,12 +295,12 @@ class TestEngines:
             assert import_events(mapped, events).already_imported == 3
             assert feed(engine) == []
 
-    def test_any_client_encoding_will_do(self, committed_database: URL) -> None:
-        engine = create_engine(committed_database, client_encoding="latin1")
+    def test_any_client_encoding_will_do(self, store_database: URL) -> None:
+        engine = create_engine(store_database, client_encoding="latin1")
         import_events(engine, [new_event({"text": "日本"}, stream_id="日本")])
 
         engine.dispose()
-        engine = create_engine(committed_database)
+        engine = create_engine(store_database)
         (only,) = feed(engine)
         assert (only.stream_id, only.event_data) == ("日本", {"text": "日本"})
         engine.dispose()

@@ -81,9 +81,9 @@ def import_until_killed(url: str) -> None:
     import_events(create_engine(url), events(1_000), batch_size=BATCH, on_progress=reports.append)
 
 
-def test_a_killed_import_is_gone_on_with(engine: Engine, committed_database: URL) -> None:
+def test_a_killed_import_is_gone_on_with(engine: Engine, store_database: URL) -> None:
     killed = subprocess.run(
-        [sys.executable, Path(__file__), committed_database.render_as_string(hide_password=False)],
+        [sys.executable, Path(__file__), store_database.render_as_string(hide_password=False)],
         check=False,
         timeout=60,
     )

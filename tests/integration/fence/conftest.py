@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def database_url(committed_database: URL) -> URL:
+def database_url(store_database: URL) -> URL:
     """A fresh database, here with the tables."""
-    return committed_database
+    return store_database
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def test_the_other_pool_waits_until_the_dialect_knows_its_server(
-    committed_database: URL, monkeypatch: pytest.MonkeyPatch
+    store_database: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It shares the dialect, which has no default isolation level to go back to before that."""
-    engine = create_engine(committed_database)
+    engine = create_engine(store_database)
     asking, go_on, decided = Event(), Event(), Event()
     initialize = engine.dialect.initialize
 
