@@ -75,6 +75,7 @@ def test_rows_and_what_a_test_has_made_are_gone(databases: CleanDatabases) -> No
         "GRANT CREATE ON SCHEMA public TO PUBLIC",
         "ALTER SEQUENCE events_sequence_number_seq CACHE 10",
         "UPDATE eventstore_alembic_version SET version_num = 'es0001'",
+        "UPDATE pg_extension SET extname = 'citus' WHERE extname = 'plpgsql'",
         "ANALYZE streams",
     ],
 )
