@@ -36,9 +36,6 @@ if TYPE_CHECKING:
 #: A thread that found nothing to do for so long ends; the next append starts another. So a
 #: writer that nobody closes leaves nothing behind.
 _IDLE_SECONDS: Final = 5.0
-#: A task keeps its connection for so long: to take one from the pool for each append, where they
-#: come one at a time, would cost as much as their SQL.
-_LINGER_SECONDS: Final = 1.0
 #: While one connection waits for the disk, the other keeps the server busy. More of them share
 #: fewer appends each, and cost more than they bring (measured).
 _WRITERS: Final = 2
@@ -197,8 +194,7 @@ class AsyncGroupCommitWriter:
     Every call is a transaction of its own, as with a store in AUTOCOMMIT: it returns when its
     events are committed, and fails alone. Appends that arrive while others are being written form
     the next group, one statement for all of them. Share one writer among the tasks of an event
-    loop. It takes up to two connections of ``engine``, while there is something to write and for a
-    second after.
+    loop. It takes up to two connections of ``engine``, while there is something to write.
 
     ``registry`` and ``schema`` are those of the store. ``max_batch`` is how many appends a group
     may have; ``max_waiting`` is how many may be on their way: further callers wait at the door.
@@ -230,7 +226,6 @@ class AsyncGroupCommitWriter:
         )
         self._door = asyncio.Semaphore(_check_limit("max_waiting", max_waiting))
         self._tasks: list[asyncio.Task[None]] = []
-        self._idle: list[asyncio.Future[None]] = []  # one of each task that waits to be called
 
     async def append_to_stream(
         self,
@@ -268,8 +263,6 @@ class AsyncGroupCommitWriter:
     async def close(self) -> None:
         """Write what was accepted, and accept nothing more; appends then raise RuntimeError."""
         self._queue.close()
-        for call in self._idle:
-            _wake(call)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -285,19 +278,16 @@ class AsyncGroupCommitWriter:
         await self.close()
 
     def _call_writer(self) -> None:
-        while self._idle:
-            if _wake(self._idle.pop()):
-                return
         busy = [task for task in self._tasks if not task.done()]
         if len(busy) < _WRITERS:
             # In no caller's context: it serves them all.
             self._tasks = [*busy, asyncio.create_task(self._work(), context=Context())]
 
     async def _work(self) -> None:
-        """Be one of the tasks: write until nothing comes for a while; an append starts another."""
-        group = self._queue.take()
+        """Be one of the tasks: write until nobody waits; the next append starts another."""
+        group: list[Submission[asyncio.Future[Outcome]]] = []
         try:
-            while group:
+            while group := self._queue.take():
                 try:
                     async with self._engine.connect() as connection:
                         while group:
@@ -308,33 +298,16 @@ class AsyncGroupCommitWriter:
                                 schema=self._schema,
                             )
                             _tell_tasks(self._queue.settle(group, outcomes))
-                            group = await self._next_group()
+                            if not self._queue:
+                                await asyncio.sleep(0)  # those who were told may come again
+                            group = self._queue.take()
                 except Exception as error:  # noqa: BLE001 - it is the callers', who wait for it
                     _tell_tasks(self._queue.fail(group, error))
-                    group = self._queue.take()
         except BaseException:
             # Somebody has cancelled this task, as the end of asyncio.run() does with all of them.
             for submission in self._queue.abandon(group):
                 submission.waiter.cancel()
             raise
-
-    async def _next_group(self) -> list[Submission[asyncio.Future[Outcome]]]:
-        """Return the next group, waiting for it with the connection; empty if none comes."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + _LINGER_SECONDS
-        while not (group := self._queue.take()) and loop.time() < until:
-            if self._queue.is_closed:
-                break
-            call: asyncio.Future[None] = loop.create_future()
-            timer = loop.call_at(until, _wake, call)
-            self._idle.append(call)
-            try:
-                await call
-            finally:
-                timer.cancel()
-                if call in self._idle:
-                    self._idle.remove(call)
-        return group
 
 
 class _Waiter:
@@ -365,14 +338,6 @@ def _tell_tasks(settled: Settled[asyncio.Future[Outcome]]) -> None:
     for submission, outcome in settled:
         if not submission.waiter.done():  # a cancelled caller doesn't want to know
             submission.waiter.set_result(outcome)
-
-
-def _wake(call: asyncio.Future[None]) -> bool:
-    """Wake the task that waits in ``call``; False if it is awake already, or cancelled."""
-    if call.done():
-        return False
-    call.set_result(None)
-    return True
 
 
 def _version(outcome: Outcome) -> int:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import NullPool, event, text
+from sqlalchemy import NullPool, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
@@ -21,15 +21,9 @@ from eventstore import (
     ConnectionUnusable,
     DuplicateEvent,
     SqlAlchemyEventStore,
-    group_commit,
 )
 from tests.fixtures.events import new_event, new_events
-from tests.fixtures.stores import (
-    DEADLINE_SECONDS,
-    async_engine_of,
-    statements_of,
-    wait_until_blocked,
-)
+from tests.fixtures.stores import async_engine_of, statements_of, wait_until_blocked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -113,65 +107,6 @@ def test_many_tasks_on_streams_of_their_own(async_url: URL, engine: Engine) -> N
     assert asyncio.run(scenario()) <= 50
     for name in range(32):
         assert versions_of(engine, f"s-{name}") == list(range(1, 21))
-
-
-def test_appends_one_after_the_other_share_a_connection(
-    async_url: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(group_commit, "_LINGER_SECONDS", 600.0)
-    taken: list[object] = []
-
-    async def scenario() -> None:
-        async with async_engine_of(async_url) as pool:
-            event.listen(pool.sync_engine, "checkout", lambda *args: taken.append(args))
-            async with asyncio.timeout(DEADLINE_SECONDS), AsyncGroupCommitWriter(pool) as writer:
-                for _ in range(5):
-                    await writer.append_to_stream("s", ANY, [new_event()])
-                await all_others_wait()
-            # close() doesn't wait for another append.
-            assert pool.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-
-    asyncio.run(scenario())
-    assert len(taken) == 1
-    assert versions_of(engine, "s") == [1, 2, 3, 4, 5]
-
-
-def test_a_connection_is_given_back_when_nothing_comes(
-    async_url: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(group_commit, "_LINGER_SECONDS", 0.001)
-
-    async def scenario() -> None:
-        async with async_engine_of(async_url) as pool, AsyncGroupCommitWriter(pool) as writer:
-            for _ in range(20):
-                await writer.append_to_stream("s", ANY, [new_event()])
-                async with asyncio.timeout(DEADLINE_SECONDS):
-                    await asyncio.gather(*writer._tasks)
-                assert pool.sync_engine.pool.checkedout() == 0  # type: ignore[attr-defined]
-
-    asyncio.run(scenario())
-    assert versions_of(engine, "s") == list(range(1, 21))
-
-
-def test_appends_that_come_just_when_the_writer_gives_up_are_written(
-    async_url: URL, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(group_commit, "_LINGER_SECONDS", 0.0)
-
-    async def scenario() -> None:
-        async with async_engine_of(async_url) as pool, AsyncGroupCommitWriter(pool) as writer:
-
-            async def appends(turns: int) -> None:
-                for _ in range(30):
-                    await writer.append_to_stream("s", ANY, [new_event()])
-                    for _ in range(turns):
-                        await asyncio.sleep(0)
-
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                await asyncio.gather(*map(appends, range(6)))
-
-    asyncio.run(scenario())
-    assert versions_of(engine, "s") == list(range(1, 181))
 
 
 @pytest.mark.parametrize(("expected", "successes"), [(ANY, 20), (NO_STREAM, 1)])
