@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -71,6 +72,9 @@ def load_stream(
     )
     if not rows:
         return LoadedStream()
+    has_events = rows[0][EVENT_ID] is not None
+    if has_events:
+        rows.sort(key=itemgetter(EVENT_VERSION))
     *_, version, deleted_at, seen, data, taken_at, keyed = rows[0]
     if deleted_at is not None:
         raise StreamDeleted(stream_id, zoned(deleted_at))
@@ -85,7 +89,6 @@ def load_stream(
             ),
             created_at=zoned(taken_at),
         )
-    has_events = rows[0][EVENT_ID] is not None
     decoder = with_keys(connection, Decoder(None, codec), rows, schema=schema)
     return LoadedStream(
         version=version,
@@ -100,6 +103,7 @@ def load_stream(
 def _tail() -> Select[Any]:
     """The stream's state and snapshot beside the first page of events after the snapshot.
 
+    In any order, as a page of a stream: see :func:`~eventstore.operations.read.read_stream_page`.
     A snapshot that is ahead of its stream is left from events that are no more: it isn't joined,
     nor is any for a type that is NULL. Its data stands in the first row alone, which is told by
     its version, since versions have no gaps.
@@ -131,7 +135,6 @@ def _tail() -> Select[Any]:
         )
         .select_from(streams_table.outerjoin(snapshots_table, usable).outerjoin(page, true()))
         .where(stream.stream_id == parameter("stream_id", String))
-        .order_by(page.c.event_version)
     )
 
 

@@ -139,7 +139,7 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Read, hand over and save the checkpoint, in one transaction.
+    """Hand over what follows, read now or before, and save the checkpoint, in one transaction.
 
     Answer Delivered, Failed, Stale, AheadOfHead, LeaseLost or Interrupted.
     """

@@ -65,8 +65,8 @@ log = logging.getLogger("eventstore.subscriptions")
 SCAN_POSITIONS: Final = 100_000
 #: A read brings at least so many events, if they are there: several transactions share one page.
 READ_AHEAD: Final = 100
-#: A transaction that begins so long after its page was read reads anew: who is forgotten is to stay
-#: in memory no longer, however slow the handler is.
+#: A transaction that begins so long after its page was read reads anew: what was let go since is
+#: not in the page, and would have it rolled back.
 READ_AHEAD_SECONDS: Final = 1.0
 _AHEAD_OF_HEAD: Final = (
     "its checkpoint {} is ahead of the newest event, {}: the store was restored to an earlier "
@@ -193,7 +193,9 @@ class Worker(Owner):
         return AheadOfHead() if self._is_ahead_of(mark) else Acquired(acquired.interrupted)
 
     def _deliver(self, limit: int, feed: Feed, *, marked: bool) -> Steps:
-        page, self._ahead = self._ahead, None  # whatever stops this has it read anew
+        # Whatever stops this has it read anew. An external handler's events are not read ahead,
+        # since its effects can't be rolled back; nor are personal ones, whose keys come with them.
+        page, self._ahead = self._ahead, None
         if feed.mark.head < self.position:
             # Others may have moved the checkpoint since that was read.
             mark = yield Ask(lambda session: read_feed_mark(session, schema=self._schema))
@@ -203,7 +205,9 @@ class Worker(Owner):
         if readable <= self.position and feed.hints == self.hints:
             return (yield from self._save_scanned()) or self._caught_up()
         if page is None or self._clock() >= page.read_at + READ_AHEAD_SECONDS:
-            page = yield from self._scan(max(limit, READ_AHEAD), readable, feed.hints)
+            reads_ahead = not (marked or self.subscription.external or self._codec.personal)
+            wanted = max(limit, READ_AHEAD) if reads_ahead else limit
+            page = yield from self._scan(wanted, readable, feed.hints)
         else:
             yield self._limit_idle()  # as a read does for its own transaction
         events, rest = page.events[:limit], page.events[limit:]

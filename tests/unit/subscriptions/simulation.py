@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.exc import OperationalError
 
+from eventstore.codec import JsonPayloads
 from eventstore.errors import ConnectionUnusable
 from eventstore.operations.checkpoints import Checkpoint
 from eventstore.operations.fence import Mark
@@ -167,9 +168,9 @@ class Simulation:
             spec,
             0,
             f"w{self.processes}",
-            Any,
+            JsonPayloads(),
             None,
-            clock=lambda: self.now,  # type: ignore[arg-type]
+            clock=lambda: self.now,
         )
         loop = CatchUp(
             batch_size=spec.batch_size,

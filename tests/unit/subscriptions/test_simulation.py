@@ -299,8 +299,21 @@ def test_one_page_serves_several_transactions(monkeypatch: pytest.MonkeyPatch) -
     assert simulation.state.saves == len(EVENTS)
 
 
+@pytest.mark.parametrize("personal", [False, True])
+def test_no_more_than_a_batch_is_read_where_more_must_not_be_kept(
+    monkeypatch: pytest.MonkeyPatch, *, personal: bool
+) -> None:
+    """The effects of what was let go meanwhile, and the keys of persons who are forgotten."""
+    if personal:
+        monkeypatch.setattr(JsonPayloads, "personal", frozenset({"named"}))
+    simulation = Watched(subscription(batch_size=1, external=not personal), EVENTS)
+    simulated(monkeypatch, simulation)
+    assert len(simulation.reads) == len(EVENTS)
+    check(simulation)
+
+
 def test_a_page_is_soon_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keys of persons who are forgotten meanwhile were read with it."""
+    """What was let go meanwhile is not in it."""
 
     class Slow(Watched):
         def save_checkpoint(self, *args: Any, **kwargs: Any) -> bool:
