@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from sqlalchemy import URL, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
@@ -95,6 +96,28 @@ def test_settings_of_the_database_cost_it(databases: CleanDatabases) -> None:
         run(url, f"ALTER DATABASE {url.database} SET search_path = mine")
     with databases.one() as url:
         assert oid_of(url) != oid
+
+
+def exists(server_url: URL, database: str | None) -> bool:
+    query = text("SELECT count(*) FROM pg_database WHERE datname = :name")
+    with create_engine(server_url, poolclass=NullPool).connect() as connection:
+        return bool(connection.execute(query, {"name": database}).scalar_one())
+
+
+def test_what_raises_costs_the_database(databases: CleanDatabases, server_url: URL) -> None:
+    with pytest.raises(ZeroDivisionError), databases.one() as url:
+        connection = create_engine(url).connect()  # still open
+        raise ZeroDivisionError
+    assert not exists(server_url, url.database)
+    connection.invalidate()
+
+
+def test_what_cannot_be_cleaned_costs_the_database(
+    databases: CleanDatabases, server_url: URL
+) -> None:
+    with pytest.raises(psycopg.OperationalError), databases.one() as url:
+        run(server_url, f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS false")
+    assert not exists(server_url, url.database)
 
 
 def test_an_empty_database_is_empty_again(server_url: URL) -> None:

@@ -25,6 +25,7 @@ from eventstore import (
     migrate,
 )
 from tests.fixtures.events import new_event, new_events
+from tests.fixtures.memory import peak_memory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +113,29 @@ def test_progress_and_memory_go_by_ranges(engine: Engine, monkeypatch: pytest.Mo
     last = export_events(engine, lines, on_progress=told.append)
     assert told == sorted({*range(2, last, 2), last})
     assert list(exported_events(lines.getvalue().splitlines())) == feed(engine)
+
+
+def test_memory_does_not_grow_with_the_export(engine: Engine) -> None:
+    class Counted:
+        lines = 0
+
+        def write(self, data: bytes) -> None:
+            self.lines += bytes(data).count(b"\n")  # it may be a memoryview
+
+    def peak(count: int) -> int:
+        with event_store(sessionmaker(engine)) as store:
+            store.append_to_stream(f"{count} more", ANY, new_events(count))
+        written = Counted()
+        highest = peak_memory(
+            lambda: export_events(
+                engine, written, filters=EventFilter(stream_prefix=f"{count} more")
+            )
+        )
+        assert written.lines == count
+        return highest
+
+    peak(200)  # what is cached is cached now
+    assert peak(4_000) < 1.5 * peak(1_000)
 
 
 def test_a_filter_by_todays_name_finds_what_was_stored_before(engine: Engine) -> None:

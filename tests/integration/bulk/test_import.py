@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from eventstore import (
     migrate,
 )
 from tests.fixtures.events import new_event, new_events
+from tests.fixtures.memory import peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -362,16 +362,8 @@ def test_nobody_waits_for_a_slow_source(engine: Engine) -> None:
 def test_memory_does_not_grow_with_the_source(engine: Engine) -> None:
     def peak(count: int) -> int:
         source = (new_event({"n": n}, stream_id=f"stream-{n % 40}") for n in range(count))
-        tracemalloc.reset_peak()
-        before, _ = tracemalloc.get_traced_memory()
-        assert import_events(engine, source, batch_size=100).imported == count
-        return tracemalloc.get_traced_memory()[1] - before
+        return peak_memory(lambda: import_events(engine, source, batch_size=100))
 
-    tracemalloc.start()
-    try:
-        peak(200)  # what is cached is cached now
-        short, long = peak(400), peak(1_600)
-    finally:
-        tracemalloc.stop()
-
-    assert long < 1.5 * short
+    peak(200)  # what is cached is cached now
+    assert peak(1_600) < 1.5 * peak(400)
+    assert len(feed(engine)) == 2_200
