@@ -162,7 +162,7 @@ class _Lines:
         self.count = 0
 
     def write(self, data: bytes) -> None:
-        self.count += bytes(data).count(b"\n")
+        self.count += data.count(b"\n")
 
 
 class AsyncOurClient(AsyncSubscribingClient):

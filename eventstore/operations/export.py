@@ -54,7 +54,7 @@ def export_range(
         cursor.copy(statement, values) as copy,
     ):
         for block in copy:
-            write(block)
+            write(bytes(block))  # psycopg gives a view
 
 
 @cache
