@@ -80,7 +80,9 @@ def test_the_order_of_two_equal_sets_differs() -> None:
     assert list(ONE) != list(OTHER)
 
 
-@pytest.mark.parametrize(("python_type", "make"), MAKERS, ids=str)
+@pytest.mark.parametrize(
+    ("python_type", "make"), [pytest.param(*maker, id=str(maker[0])) for maker in MAKERS]
+)
 def test_equal_values_are_written_alike(python_type: Any, make: Any) -> None:
     of_type = PayloadType(python_type)
     written = of_type.encode("it", make(ONE))
