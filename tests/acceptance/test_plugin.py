@@ -7,6 +7,7 @@ import subprocess
 import sys
 from textwrap import dedent
 from typing import TYPE_CHECKING
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
@@ -134,13 +135,22 @@ def run_suite(
     return output
 
 
-def test_the_sync_fixtures_leave_no_database(pytester: pytest.Pytester, server_url: URL) -> None:
-    engine = create_engine(server_url, poolclass=NullPool)
-    names = text("SELECT datname FROM pg_database WHERE datname LIKE 'eventstore_test_%'")
-    with engine.connect() as connection:
-        before = set(connection.execute(names).scalars())
-        output = run_suite(pytester, server_url, SYNC, "-p", "no:asyncio")
-        assert set(connection.execute(names).scalars()) <= before
+def test_the_sync_fixtures_leave_no_database(
+    pytester: pytest.Pytester, server_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: set[str] = set()  # other tests make databases on the server at the same time
+
+    def noted() -> UUID:
+        number = uuid4()
+        made.add(f"eventstore_test_{number.hex}")
+        return number
+
+    monkeypatch.setattr("eventstore.testing.databases.uuid4", noted)
+    output = run_suite(pytester, server_url, SYNC, "-p", "no:asyncio")
+    with create_engine(server_url, poolclass=NullPool).connect() as connection:
+        there = set(connection.execute(text("SELECT datname FROM pg_database")).scalars())
+    assert made
+    assert made.isdisjoint(there)
     assert "5 passed" in output
     assert "eventstore: the server of EVENTSTORE_TEST_DSN" in output
 
