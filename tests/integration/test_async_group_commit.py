@@ -322,9 +322,8 @@ def test_a_writer_may_serve_one_loop_after_the_other(async_url: URL, engine: Eng
 
     async def append() -> int:
         version = await writer.append_to_stream("s", ANY, [new_event()])
-        await asyncio.gather(
-            *writer._tasks
-        )  # a loop that ends may cut the connection's close short
+        # A loop that ends may cut short how the connection is closed.
+        await asyncio.gather(*writer._tasks)
         return version
 
     assert [asyncio.run(append()) for _ in range(2)] == [1, 2]
