@@ -103,7 +103,7 @@ def load_stream(
 def _tail() -> Select[Any]:
     """The stream's state and snapshot beside the first page of events after the snapshot.
 
-    In any order, as a page of a stream: see :func:`~eventstore.operations.read.read_stream_page`.
+    In any order: ``_stream_page()`` of :mod:`~eventstore.operations.read` says why.
     A snapshot that is ahead of its stream is left from events that are no more: it isn't joined,
     nor is any for a type that is NULL. Its data stands in the first row alone, which is told by
     its version, since versions have no gaps.
