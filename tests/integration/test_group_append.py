@@ -21,6 +21,7 @@ from eventstore import (
     StreamAt,
     StreamDeleted,
     StreamNotFound,
+    TransactionConflict,
     migrate,
 )
 from eventstore.grouping import Submission
@@ -325,6 +326,30 @@ def test_a_deadlock_with_a_transaction_ends_well(
     first, *others = outcomes
     assert first in (1, 2)  # either may get a first, once the circle is broken
     assert others == [2, 2, 1]
+
+
+@pytest.mark.parametrize("in_company", [False, True])
+def test_what_is_given_up_is_tried_again_unless_it_was_alone(
+    sessions: sessionmaker[Session], engine: Engine, connection: Connection, *, in_company: bool
+) -> None:
+    """Alone it was judged as by a store, whose caller decides."""
+    connection.exec_driver_sql("SET default_transaction_isolation = 'repeatable read'")
+    with sessions() as early:
+        SqlAlchemyEventStore(early).append_to_stream("s", ANY, [new_event()])
+
+        def append() -> list[int | Exception | None]:
+            return append_all(connection, one("s"), *([one("t")] if in_company else []))
+
+        def commit_the_first() -> None:
+            wait_until_blocked(engine)
+            early.commit()
+
+        outcomes, _ = in_threads(append, commit_the_first)
+    assert isinstance(outcomes, list)
+    if in_company:
+        assert outcomes == [2, 1]
+    else:
+        assert list(map(type, outcomes)) == [TransactionConflict]
 
 
 def test_what_the_server_refuses_fails_alone(
